@@ -1,0 +1,79 @@
+//! Events: name, who may see it, and what happens to it when a receiver is slow. An event has no default audience:
+//! one that is not listed here cannot be sent.
+
+use crate::Scope;
+
+/// Who receives a broadcast event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// Every authenticated connection, nodes included.
+    Everyone,
+    /// Operators that hold the scope.
+    Operators(Scope),
+    /// Operators that hold the scope, and every node.
+    OperatorsAndNodes(Scope),
+}
+
+/// A broadcast event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub name: &'static str,
+    pub gate: Gate,
+    /// Skipped for a receiver whose queue is long, instead of closing it.
+    pub drop_if_slow: bool,
+}
+
+const fn event(name: &'static str, gate: Gate, drop_if_slow: bool) -> Event {
+    Event { name, gate, drop_if_slow }
+}
+
+/// Sent once per socket before authentication, point to point.
+pub const CONNECT_CHALLENGE: &str = "connect.challenge";
+
+pub const TICK: Event = event("tick", Gate::Everyone, true);
+pub const HEALTH: Event = event("health", Gate::Everyone, false);
+pub const HEARTBEAT: Event = event("heartbeat", Gate::Everyone, true);
+pub const SHUTDOWN: Event = event("shutdown", Gate::Everyone, false);
+/// Protocol 3 sends presence to everyone; a node has no use for it, so both versions get the v4 gate.
+pub const PRESENCE: Event = event("presence", Gate::Operators(Scope::Read), true);
+pub const CONFIG_CHANGED: Event = event("config.changed", Gate::Operators(Scope::Read), false);
+pub const DEVICE_PAIR_REQUESTED: Event = event("device.pair.requested", Gate::Operators(Scope::Pairing), true);
+pub const DEVICE_PAIR_RESOLVED: Event = event("device.pair.resolved", Gate::Operators(Scope::Pairing), true);
+pub const DEVICE_PAIR_CHANGED: Event = event("device.pair.changed", Gate::Operators(Scope::Pairing), true);
+pub const NODE_PAIR_REQUESTED: Event = event("node.pair.requested", Gate::Operators(Scope::Pairing), true);
+pub const NODE_PAIR_RESOLVED: Event = event("node.pair.resolved", Gate::Operators(Scope::Pairing), true);
+pub const NODE_PRESENCE: Event = event("node.presence", Gate::Operators(Scope::Read), true);
+pub const NODE_HOST_STATS: Event = event("node.hostStats", Gate::Operators(Scope::Read), true);
+pub const VOICEWAKE_CHANGED: Event = event("voicewake.changed", Gate::OperatorsAndNodes(Scope::Read), true);
+pub const VOICEWAKE_ROUTING_CHANGED: Event =
+    event("voicewake.routing.changed", Gate::OperatorsAndNodes(Scope::Read), true);
+
+/// Point-to-point events to one node.
+pub const NODE_INVOKE_REQUEST: &str = "node.invoke.request";
+pub const NODE_INVOKE_CANCEL: &str = "node.invoke.cancel";
+pub const NODE_INVOKE_INPUT: &str = "node.invoke.input";
+
+/// All broadcast events this gateway can send.
+pub const BROADCAST: &[Event] = &[
+    TICK,
+    HEALTH,
+    HEARTBEAT,
+    SHUTDOWN,
+    PRESENCE,
+    CONFIG_CHANGED,
+    DEVICE_PAIR_REQUESTED,
+    DEVICE_PAIR_RESOLVED,
+    DEVICE_PAIR_CHANGED,
+    NODE_PAIR_REQUESTED,
+    NODE_PAIR_RESOLVED,
+    NODE_PRESENCE,
+    NODE_HOST_STATS,
+    VOICEWAKE_CHANGED,
+    VOICEWAKE_ROUTING_CHANGED,
+];
+
+/// Names for `hello-ok.features.events`.
+pub fn advertised() -> Vec<&'static str> {
+    let targeted = [CONNECT_CHALLENGE, NODE_INVOKE_REQUEST, NODE_INVOKE_CANCEL];
+    targeted.into_iter().chain(BROADCAST.iter().map(|event| event.name)).collect()
+}

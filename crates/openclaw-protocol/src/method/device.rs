@@ -1,0 +1,1 @@
+//! Device pairing and device tokens.

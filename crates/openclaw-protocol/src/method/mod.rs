@@ -1,0 +1,64 @@
+//! Methods, one file per family. A method is a type: its name, who may call it, its parameters and its result stand
+//! in one place, so none can be registered without an authorisation class.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::Scope;
+
+pub mod config;
+pub mod device;
+pub mod node;
+pub mod system;
+
+/// Who may call a method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Every authenticated connection of any role (only `health`).
+    Any,
+    /// Operators that hold the scope (or admin).
+    Operator(Scope),
+    /// Nodes only.
+    Node,
+}
+
+/// A method of the Gateway protocol.
+pub trait Method {
+    /// Name on the wire.
+    const NAME: &'static str;
+    /// Checked before the parameters are read.
+    const ACCESS: Access;
+    /// Unknown keys are ignored, missing required ones are `INVALID_REQUEST`.
+    type Params: DeserializeOwned + Send + 'static;
+    type Result: Serialize + Send + 'static;
+}
+
+/// Parameters of a method that takes none; unknown keys are ignored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoParams {}
+
+/// `{ok: true}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    pub ok: bool,
+}
+
+impl Done {
+    pub const OK: Self = Self { ok: true };
+}
+
+/// Declares a method type: `method!(Health, "health", Access::Any, Params => Result)`.
+#[macro_export]
+macro_rules! method {
+    ($(#[$doc:meta])* $name:ident, $wire:literal, $access:expr, $params:ty => $result:ty) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug)]
+        pub struct $name;
+
+        impl $crate::method::Method for $name {
+            const NAME: &'static str = $wire;
+            const ACCESS: $crate::method::Access = $access;
+            type Params = $params;
+            type Result = $result;
+        }
+    };
+}

@@ -1,0 +1,1 @@
+//! Nodes: pairing of capability surfaces, listing, invocation, voice wake.
