@@ -46,13 +46,18 @@ struct RawFrame<'a> {
 /// See [`FrameError`]. Nothing in `text` can make this panic or recurse deeply (serde_json stops at 128 levels;
 /// `params` is skipped over without recursion by the scanner that delimits it).
 pub fn parse_request(text: &str) -> Result<Request<'_>, FrameError> {
+    // serde would also read a struct from an array, by position; a frame is an object.
+    if !text.trim_start().starts_with('{') {
+        return Err(match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+            Ok(_) => FrameError::NotRequest { id: None, reason: "must be object".into() },
+            Err(_) => FrameError::NotJson,
+        });
+    }
     let raw: RawFrame<'_> = match serde_json::from_str(text) {
         Ok(raw) => raw,
         Err(error) if error.is_data() => {
-            return Err(FrameError::NotRequest {
-                id: None,
-                reason: "must be an object with string type, id and method".into(),
-            });
+            let reason = "type, id and method must be strings".into();
+            return Err(FrameError::NotRequest { id: None, reason });
         }
         Err(_) => return Err(FrameError::NotJson),
     };
@@ -182,6 +187,7 @@ mod tests {
         }
         for (text, id) in [
             ("[]", None),
+            (r#"["req","1","health"]"#, None),
             ("1", None),
             ("null", None),
             (r#"{"type":"res","id":"7","ok":true}"#, Some("7")),
