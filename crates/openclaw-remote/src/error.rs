@@ -130,6 +130,9 @@ pub enum Error {
     Insecure(Insecure),
     #[error("a TLS fingerprint is configured, but {url} is not a wss:// URL")]
     PinWithoutTls { url: String },
+    /// This machine's device identity cannot be read or written.
+    #[error("the device identity cannot be used: {0}")]
+    Identity(String),
     #[error("the name {host} could not be resolved")]
     Name { host: String, source: io::Error },
     #[error("{}", connect_text(endpoint, *failure))]
@@ -181,7 +184,7 @@ impl Error {
     /// The stage that failed.
     pub const fn stage(&self) -> Stage {
         match self {
-            Self::Url(_) | Self::Insecure(_) | Self::PinWithoutTls { .. } => Stage::Target,
+            Self::Url(_) | Self::Insecure(_) | Self::PinWithoutTls { .. } | Self::Identity(_) => Stage::Target,
             Self::Name { .. } => Stage::Name,
             Self::Connect { .. } => Stage::Connect,
             Self::Tls { .. } => Stage::Tls,
@@ -209,6 +212,7 @@ impl Error {
             Self::Url(_) => "url",
             Self::Insecure(_) => "plaintext_refused",
             Self::PinWithoutTls { .. } => "pin_without_tls",
+            Self::Identity(_) => "identity",
             Self::Name { .. } => "name",
             Self::Connect { failure, .. } => match failure {
                 ConnectFailure::Refused => "refused",

@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod client;
+pub mod connect;
 pub mod deadline;
 pub mod dial;
 pub mod error;
