@@ -290,7 +290,8 @@ mod tests {
     fn p_92_cwd_dotenv_is_ignored_and_named() {
         let (_dir, mut env, paths) = machine();
         let cwd = tempfile::tempdir().unwrap();
-        fs::write(cwd.path().join(".env"), "OPENCLAW_GATEWAY_URL=ws://evil\nOPENCLAW_GATEWAY_TOKEN=x\nFOO=1\n").unwrap();
+        fs::write(cwd.path().join(".env"), "OPENCLAW_GATEWAY_URL=ws://evil\nOPENCLAW_GATEWAY_TOKEN=x\nFOO=1\n")
+            .unwrap();
         env.load_state_dotenv(&paths).unwrap();
         assert_eq!(env.get(OPENCLAW_GATEWAY_URL), None);
         assert_eq!(env.get(OPENCLAW_GATEWAY_TOKEN), None);

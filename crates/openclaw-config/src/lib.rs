@@ -4,9 +4,23 @@
 //! The crate knows nothing of channels, providers or methods; it starts no runtime and reads only the files it is
 //! asked for, since every CLI command begins here.
 
+pub mod document;
 pub mod env;
 pub mod files;
+pub mod gateway;
+pub mod path;
 pub mod paths;
+pub mod schema;
+pub mod secret_ref;
+pub mod settings;
+pub mod source;
 
+pub use document::{Document, LoadError, Node, Provenance};
 pub use env::{Env, EnvSource};
+pub use gateway::{AuthMode, BindMode, GatewayConfig, Mode};
+pub use path::ConfigPath;
 pub use paths::{Paths, PathsError, Profile, ProfileName};
+pub use schema::{Issue, Reload, Validation};
+pub use secret_ref::{SecretContext, SecretError, SecretInput, SecretRef};
+pub use settings::{ServerFlags, ServerSettings, SettingsError, effective_server, generated_token};
+pub use source::{Source, Sourced};

@@ -250,17 +250,17 @@ mod tests {
         check(&[home], Profile::Default, "/home/u/.openclaw", "/home/u/.openclaw/openclaw.json");
         check(&[home], Profile::Dev, "/home/u/.openclaw-dev", "/home/u/.openclaw-dev/openclaw.json");
         check(&[home], named(), "/home/u/.openclaw-x", "/home/u/.openclaw-x/openclaw.json");
-        check(
-            &[home, ("OPENCLAW_HOME", "/srv")],
-            Profile::Default,
-            "/srv/.openclaw",
-            "/srv/.openclaw/openclaw.json",
-        );
+        check(&[home, ("OPENCLAW_HOME", "/srv")], Profile::Default, "/srv/.openclaw", "/srv/.openclaw/openclaw.json");
         check(&[home, ("OPENCLAW_STATE_DIR", "/s")], named(), "/s", "/s/openclaw.json");
         check(&[("OPENCLAW_STATE_DIR", "/s")], Profile::Default, "/s", "/s/openclaw.json");
         check(&[home, ("OPENCLAW_STATE_DIR", "~/s")], Profile::Default, "/home/u/s", "/home/u/s/openclaw.json");
         check(&[home, ("OPENCLAW_CONFIG_PATH", "/c.json")], Profile::Default, "/home/u/.openclaw", "/c.json");
-        check(&[home, ("OPENCLAW_PROFILE", "x")], Profile::Default, "/home/u/.openclaw", "/home/u/.openclaw/openclaw.json");
+        check(
+            &[home, ("OPENCLAW_PROFILE", "x")],
+            Profile::Default,
+            "/home/u/.openclaw",
+            "/home/u/.openclaw/openclaw.json",
+        );
         check(
             &[home, ("CLAWDBOT_STATE_DIR", "/old")],
             Profile::Default,
