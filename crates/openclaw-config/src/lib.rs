@@ -4,6 +4,7 @@
 //! The crate knows nothing of channels, providers or methods; it starts no runtime and reads only the files it is
 //! asked for, since every CLI command begins here.
 
+pub mod credentials;
 pub mod document;
 pub mod env;
 pub mod files;
