@@ -1,0 +1,251 @@
+//! One task per WebSocket.
+//!
+//! ```text
+//! challenge ─► connect ─► handshake ─► hello-ok ─► requests, events ─► close
+//!      └── 64 KiB, 15 s from accept ──┘     └── 25 MiB, ping every 25 s ──┘
+//! ```
+//!
+//! The task owns the socket. It gathers what is ready (replies, events, pongs) and writes it in one go; it reads into a
+//! thread's scratch buffer, so an idle connection holds almost nothing. Quick requests are answered in the connection's own
+//! turn and in order; slow ones become tasks of the gateway, so they outlive the socket and never block it.
+
+pub mod handshake;
+pub mod outbound;
+pub mod requests;
+pub mod ws;
+
+use std::{cell::RefCell, future::poll_fn, io, pin::Pin, sync::Arc, task::Poll, time::Duration};
+
+use bytes::Bytes;
+use openclaw_protocol::{CloseReason, limits};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, sleep_until},
+};
+
+use self::ws::{Incoming, Ws};
+use crate::{admission::Slot, auth::Evidence, clock::now_ms, gateway::Gateway, http::io::Stream, hub::Connection};
+
+/// Bytes read at once: 64 KiB, shared by all connections of a thread.
+const SCRATCH_BYTES: usize = 64 * 1024;
+/// Requests answered before what they produced is written and other connections get a turn.
+const TURN: usize = 64;
+/// Above this many unsent bytes a connection's requests wait: it reads its answers first. 1 MiB.
+const READ_PAUSE_BYTES: usize = 1024 * 1024;
+/// A write buffer above this size is returned once it is empty.
+const KEEP_WRITE_BUFFER_BYTES: usize = 2 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());
+}
+
+/// A socket, its parser and its two buffers.
+pub(crate) struct Link<S = Stream> {
+    stream: S,
+    ws: Ws,
+    out: Vec<u8>,
+    written: usize,
+    inbox: Vec<Incoming>,
+}
+
+enum Step {
+    /// Something arrived; the inbox has it.
+    Read,
+    Wrote,
+    /// The peer is gone without a close frame.
+    Lost,
+    /// The peer broke a rule.
+    Broken(CloseReason),
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
+    fn new(stream: S, unsent: Vec<u8>) -> Self {
+        Self { stream, ws: Ws::new(), out: unsent, written: 0, inbox: Vec::new() }
+    }
+
+    fn owes(&self) -> bool {
+        self.written < self.out.len()
+    }
+
+    /// Bytes hyper had read beyond the upgrade request.
+    fn feed(&mut self, early: &[u8]) -> Result<(), CloseReason> {
+        if early.is_empty() { Ok(()) } else { self.ws.feed(early, now_ms(), &mut self.out, &mut self.inbox) }
+    }
+
+    /// Writes what is owed and reads what has come, whichever is possible first. Cancel safe.
+    async fn step(&mut self, reading: bool) -> Step {
+        poll_fn(|cx| {
+            if self.owes() {
+                match Pin::new(&mut self.stream).poll_write(cx, &self.out[self.written..]) {
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Step::Lost),
+                    Poll::Ready(Ok(n)) => {
+                        self.written += n;
+                        if !self.owes() {
+                            self.written = 0;
+                            self.out.clear();
+                            if self.out.capacity() > KEEP_WRITE_BUFFER_BYTES {
+                                self.out = Vec::new();
+                            }
+                        }
+                        return Poll::Ready(Step::Wrote);
+                    }
+                    Poll::Pending => {}
+                }
+            }
+            if !reading {
+                return Poll::Pending;
+            }
+            SCRATCH.with_borrow_mut(|scratch| {
+                let mut buf = ReadBuf::new(scratch);
+                match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+                    Poll::Pending => Poll::Pending,
+                    Poll::Ready(Err(_)) => Poll::Ready(Step::Lost),
+                    Poll::Ready(Ok(())) if buf.filled().is_empty() => Poll::Ready(Step::Lost),
+                    Poll::Ready(Ok(())) => {
+                        let fed = self.ws.feed(buf.filled(), now_ms(), &mut self.out, &mut self.inbox);
+                        Poll::Ready(fed.map_or_else(Step::Broken, |()| Step::Read))
+                    }
+                }
+            })
+        })
+        .await
+    }
+
+    /// Says why, waits up to a second for the peer to say the same, and ends.
+    async fn close(mut self, reason: &CloseReason) {
+        ws::push_close(&mut self.out, reason);
+        let farewell = async {
+            loop {
+                self.inbox.clear();
+                match self.step(true).await {
+                    Step::Lost | Step::Broken(_) => break,
+                    Step::Wrote => {}
+                    Step::Read if self.inbox.contains(&Incoming::Closed) && !self.owes() => break,
+                    Step::Read => {}
+                }
+            }
+        };
+        let _ = tokio::time::timeout(limits::CLOSE_GRACE, farewell).await;
+        let _ = poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx)).await as io::Result<()>;
+    }
+}
+
+/// Drives one upgraded socket until it ends. `unsent` is the switching answer, `early` what the client sent right after its
+/// request.
+pub async fn run(
+    gateway: Arc<Gateway>,
+    stream: Stream,
+    unsent: Vec<u8>,
+    early: Bytes,
+    evidence: Evidence,
+    slot: Slot,
+    deadline: Instant,
+) {
+    let mut link = Link::new(stream, unsent);
+    let challenge = handshake::Challenge::new(now_ms());
+    ws::push_text(&mut link.out, &[&challenge.frame()]);
+    if let Err(reason) = link.feed(&early) {
+        return link.close(&reason).await;
+    }
+    let evicted = slot.evicted.clone();
+    let admitted = tokio::select! {
+        biased;
+        () = evicted.cancelled() => Err(CloseReason::NORMAL),
+        () = sleep_until(deadline) => Err(CloseReason::NORMAL),
+        () = gateway.cancel.cancelled() => Err(CloseReason::SERVICE_RESTART),
+        outcome = handshake::perform(&gateway, &mut link, &evidence, &challenge) => outcome,
+    };
+    match admitted {
+        Err(reason) => link.close(&reason).await,
+        Ok(connection) => {
+            slot.proven();
+            link.ws.authenticated();
+            serve(&gateway, link, &connection).await;
+            gateway.disconnected(&connection);
+        }
+    }
+}
+
+/// Requests and events until the connection ends.
+async fn serve(gateway: &Arc<Gateway>, mut link: Link, connection: &Arc<Connection>) {
+    let mut requests = requests::Requests::new(Arc::clone(gateway), Arc::clone(connection));
+    let mut ping = PingClock::new();
+    let reason = loop {
+        let handled = requests.take_turn(&mut link.inbox, TURN);
+        if !link.owes()
+            && let Some(reason) = connection.outbound.drain(&mut link.out)
+        {
+            break reason;
+        }
+        if let Some(reason) = handled {
+            break reason;
+        }
+        let waiting = !link.inbox.is_empty() && requests.has_room();
+        let reading = link.inbox.is_empty() && connection.outbound.pending_bytes() < READ_PAUSE_BYTES;
+        tokio::select! {
+            biased;
+            () = sleep_until(ping.next) => match ping.due() {
+                Some(()) => ws::push_ping(&mut link.out),
+                None => return,
+            },
+            step = link.step(reading) => match step {
+                Step::Read => ping.alive(),
+                Step::Wrote => {}
+                Step::Lost => return,
+                Step::Broken(reason) => break reason,
+            },
+            () = connection.outbound.ready(), if !link.owes() => {}
+            () = tokio::task::yield_now(), if waiting => {}
+        }
+    };
+    connection.outbound.close(reason.clone());
+    link.close(&reason).await;
+}
+
+/// When to ping, and when silence means the peer is gone. Any inbound bytes count as life.
+struct PingClock {
+    next: Instant,
+    awaiting: bool,
+}
+
+impl PingClock {
+    fn new() -> Self {
+        Self { next: Instant::now() + limits::PING_INTERVAL, awaiting: false }
+    }
+
+    fn alive(&mut self) {
+        self.awaiting = false;
+        let next = Instant::now() + limits::PING_INTERVAL;
+        // Moving the timer on every message would cost more than it tells; a late ping is as good.
+        if next > self.next + Duration::from_secs(5) {
+            self.next = next;
+        }
+    }
+
+    /// `None` when the last ping went unanswered for a whole interval.
+    fn due(&mut self) -> Option<()> {
+        if self.awaiting {
+            return None;
+        }
+        self.awaiting = true;
+        self.next = Instant::now() + limits::PING_INTERVAL;
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn ping_clock() {
+        let mut clock = PingClock::new();
+        tokio::time::sleep_until(clock.next).await;
+        assert!(clock.due().is_some());
+        clock.alive();
+        tokio::time::sleep_until(clock.next).await;
+        assert!(clock.due().is_some());
+        tokio::time::sleep_until(clock.next).await;
+        assert!(clock.due().is_none(), "no pong for a whole interval");
+    }
+}

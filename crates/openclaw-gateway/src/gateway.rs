@@ -1,0 +1,433 @@
+//! The running gateway: what connections and methods share.
+
+use std::{
+    collections::VecDeque,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU16, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use openclaw_config::{env::Env, paths::Paths, settings::Flags};
+use openclaw_protocol::{
+    CloseReason, DeviceId, DeviceKey, ErrorShape, Role, ScopeSet, event,
+    hello::SessionDefaults,
+    method::system::{Heartbeat, PresenceEntry},
+};
+use serde_json::{json, value::RawValue};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    admission::Admission,
+    auth::rate_limit::RateLimiter,
+    clock::now_ms,
+    health::Health,
+    host,
+    hub::{Connection, Hub},
+    nodes::Nodes,
+    pairing::{
+        ApprovedVia, ChangeError, DeviceRegistry, DisconnectCause, Effects, Full, IssueRequest, Issued, PairingRequest,
+        RequestId, Seen, registry::random_token, view,
+    },
+    presence::Presence,
+    rpc::{Registry, write_limit::WriteLimit},
+    runtime::Runtime,
+    store::Store,
+};
+
+/// System events waiting for the agent's next turn.
+const MAX_SYSTEM_EVENTS: usize = 20;
+
+/// Everything shared. Handlers reach it through [`crate::rpc::registry::Call`].
+pub struct Gateway {
+    pub paths: Paths,
+    pub env: Env,
+    /// Command-line settings; they stay above the file at every reload.
+    pub flags: Flags,
+    pub version: &'static str,
+    /// New for every start of the process.
+    pub boot_id: String,
+    /// `hello-ok.features`, made from the registry once.
+    pub features: Box<RawValue>,
+    pub session_defaults: SessionDefaults,
+    /// The gateway's own key (`gateway.identity.get`).
+    pub identity: DeviceKey,
+    /// Settings in force; swapped whole by a validated reload.
+    pub runtime: ArcSwap<Runtime>,
+    pub hub: Hub,
+    pub presence: Presence,
+    pub health: Health,
+    pub pairing: DeviceRegistry,
+    pub nodes: Nodes,
+    pub store: Store,
+    pub registry: Registry,
+    pub admission: Arc<Admission>,
+    pub write_limit: WriteLimit,
+    /// From accept to an authenticated WebSocket.
+    pub handshake_timeout: Duration,
+    /// Asks every task to end.
+    pub cancel: CancellationToken,
+    /// Owns every task.
+    pub tracker: TaskTracker,
+    limiter: Mutex<RateLimiter>,
+    refusals: Mutex<RefusalLog>,
+    system_events: Mutex<VecDeque<String>>,
+    heartbeats: AtomicBool,
+    reload_rejected: AtomicBool,
+    store_failed: AtomicBool,
+    port: AtomicU16,
+    started: Instant,
+}
+
+/// What [`Gateway::new`] is built from.
+pub struct Parts {
+    pub paths: Paths,
+    pub env: Env,
+    /// Command-line settings; they stay above the file at every reload.
+    pub flags: Flags,
+    pub version: &'static str,
+    pub identity: DeviceKey,
+    pub runtime: Runtime,
+    pub store: Store,
+    pub pairing: DeviceRegistry,
+    pub nodes: Nodes,
+    pub per_client_sockets: usize,
+    pub handshake_timeout: Duration,
+}
+
+impl Gateway {
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let registry = crate::rpc::registry();
+        let features = json!({"methods": registry.names(), "events": event::advertised(), "capabilities": []});
+        Arc::new(Self {
+            presence: Presence::new(own_presence(parts.version)),
+            paths: parts.paths,
+            env: parts.env,
+            flags: parts.flags,
+            version: parts.version,
+            boot_id: uuid::Uuid::new_v4().to_string(),
+            features: serde_json::value::to_raw_value(&features).unwrap_or_else(|_| RawValue::NULL.to_owned()),
+            session_defaults: SessionDefaults::default(),
+            identity: parts.identity,
+            runtime: ArcSwap::from_pointee(parts.runtime),
+            hub: Hub::default(),
+            health: Health::new(),
+            pairing: parts.pairing,
+            nodes: parts.nodes,
+            store: parts.store,
+            registry,
+            admission: Admission::new(parts.per_client_sockets),
+            write_limit: WriteLimit::default(),
+            handshake_timeout: parts.handshake_timeout,
+            cancel: CancellationToken::new(),
+            tracker: TaskTracker::new(),
+            limiter: Mutex::default(),
+            refusals: Mutex::default(),
+            system_events: Mutex::default(),
+            heartbeats: AtomicBool::new(true),
+            reload_rejected: AtomicBool::new(false),
+            store_failed: AtomicBool::new(false),
+            port: AtomicU16::new(0),
+            started: Instant::now(),
+        })
+    }
+
+    /// Milliseconds since the gateway started.
+    pub fn uptime_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The port in use; 0 until the listeners are open.
+    pub fn port(&self) -> u16 {
+        self.port.load(Ordering::Relaxed)
+    }
+
+    pub fn set_port(&self, port: u16) {
+        self.port.store(port, Ordering::Relaxed);
+    }
+
+    /// Works on the limiter. `work` runs under its lock: keep it short.
+    pub fn limiter<R>(&self, work: impl FnOnce(&mut RateLimiter) -> R) -> R {
+        work(&mut self.limiter.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Names of what is broken, for `/ready`. Empty while all is well.
+    pub fn failing(&self) -> Vec<&'static str> {
+        let mut failing = Vec::new();
+        if self.store_failed.load(Ordering::Relaxed) {
+            failing.push("store");
+        }
+        if self.cancel.is_cancelled() {
+            failing.push("stopping");
+        }
+        failing
+    }
+
+    /// Where sessions are stored, for reports.
+    pub fn sessions_path(&self) -> String {
+        self.paths.state_db().display().to_string()
+    }
+
+    /// Today's log file.
+    pub fn log_file(&self) -> PathBuf {
+        crate::log::file_for(&self.paths, self.runtime.load().log_file.as_deref(), &jiff::Zoned::now())
+    }
+
+    /// `active`, or `rejected` while the config on disk does not validate.
+    pub fn reload_status(&self) -> &'static str {
+        if self.reload_rejected.load(Ordering::Relaxed) { "rejected" } else { "active" }
+    }
+
+    pub fn set_reload_rejected(&self, rejected: bool) {
+        self.reload_rejected.store(rejected, Ordering::Relaxed);
+    }
+
+    pub fn heartbeats_enabled(&self) -> bool {
+        self.heartbeats.load(Ordering::Relaxed)
+    }
+
+    pub fn set_heartbeats(&self, enabled: bool) {
+        self.heartbeats.store(enabled, Ordering::Relaxed);
+    }
+
+    /// The last heartbeat of the agent; none has run while there is no agent.
+    pub fn last_heartbeat(&self) -> Option<Heartbeat> {
+        None
+    }
+
+    /// Keeps a line for the agent's next turn; the oldest gives way.
+    pub fn queue_system_event(&self, text: String) {
+        let mut events = self.system_events.lock().unwrap_or_else(PoisonError::into_inner);
+        if events.len() == MAX_SYSTEM_EVENTS {
+            events.pop_front();
+        }
+        events.push_back(text);
+    }
+
+    pub fn queued_system_events(&self) -> Vec<String> {
+        self.system_events.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// A connection has its hello.
+    pub fn connected(self: &Arc<Self>, connection: &Arc<Connection>) {
+        tracing::debug!(
+            conn = %connection.id, client = %connection.params.client.id, role = %connection.role,
+            from = %connection.address, device = connection.device.as_ref().map(DeviceId::short), "connected"
+        );
+        self.presence.connected(&self.hub, connection, connection.connected_at_ms);
+        if let Some(device) = &connection.device {
+            self.pairing.touch(connection.connected_at_ms, device, connection.role, Seen::Connect);
+        }
+        if connection.role == Role::Node {
+            crate::nodes::connected(self, connection);
+        }
+    }
+
+    /// A connection has ended.
+    pub fn disconnected(self: &Arc<Self>, connection: &Arc<Connection>) {
+        let now = now_ms();
+        self.hub.remove(connection.number);
+        self.presence.disconnected(&self.hub, connection, now);
+        if let Some(device) = &connection.device {
+            self.pairing.touch(now, device, connection.role, Seen::Disconnect);
+        }
+        if connection.role == Role::Node {
+            crate::nodes::disconnected(self, connection);
+        }
+        tracing::debug!(conn = %connection.id, "disconnected");
+    }
+
+    /// Finds or creates the pending request of a device. Runs to its end even when the asker hangs up.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` when there is no room or it could not be saved.
+    pub async fn request_pairing(self: &Arc<Self>, asked: PairingRequest) -> Result<RequestId, ErrorShape> {
+        let gateway = Arc::clone(self);
+        self.whole(async move {
+            let changed = gateway.pairing.change(|state| state.request(now_ms(), RequestId::random(), asked)).await;
+            let full = |full: Full| ErrorShape::retry_later(full.to_string(), 60_000);
+            Ok(gateway.settle(changed, full)?.request_id)
+        })
+        .await
+    }
+
+    /// Approves a device without the owner, for a caller [`crate::auth::decide`] trusts to consent for him. False when only
+    /// the owner can.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` when it could not be saved.
+    pub async fn approve_silently(self: &Arc<Self>, asked: PairingRequest) -> Result<bool, ErrorShape> {
+        let gateway = Arc::clone(self);
+        self.whole(async move {
+            let token = fresh_token()?;
+            let hub = &gateway.hub;
+            let changed = gateway.pairing.change(|state| {
+                state.approve_silent(now_ms(), asked, ApprovedVia::Silent, token, |id| hub.is_connected(id))
+            });
+            match changed.await {
+                Err(ChangeError::Refused(_)) => Ok(false),
+                changed => gateway.settle(changed, |_| ErrorShape::invalid("owner needed")).map(|_| true),
+            }
+        })
+        .await
+    }
+
+    /// The device token for a hello: the one in force, or a new one that replaces it. `bind` ties it to the shared secret.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` when it could not be saved or the approval ended meanwhile.
+    pub async fn issue_token(
+        self: &Arc<Self>,
+        device_id: &DeviceId,
+        role: Role,
+        scopes: ScopeSet,
+        bind: bool,
+    ) -> Result<Issued, ErrorShape> {
+        if let Some(issued) = self.token_in_force(device_id, role, scopes, bind) {
+            return Ok(issued);
+        }
+        let (gateway, device_id) = (Arc::clone(self), device_id.clone());
+        self.whole(async move {
+            let token = fresh_token()?;
+            let runtime = gateway.runtime.load_full();
+            let asked =
+                IssueRequest { device_id: &device_id, role, scopes, generation: runtime.generation.as_ref(), bind };
+            let changed = gateway.pairing.change(|state| state.issue(now_ms(), &asked, token)).await;
+            gateway.settle(changed, |error| ErrorShape::retry_later(error.to_string(), 500))
+        })
+        .await
+    }
+
+    /// The common case of [`Gateway::issue_token`], without a write: a live token that covers the request.
+    fn token_in_force(&self, device_id: &DeviceId, role: Role, scopes: ScopeSet, bind: bool) -> Option<Issued> {
+        self.pairing.read(|state| {
+            let device = state.get(device_id)?;
+            let baseline = device.baseline(role)?;
+            let token = device.tokens.get(&role).filter(|token| token.live())?;
+            let unbound = token.issuer.is_none() && !bind;
+            (unbound && token.scopes.covers(scopes) && baseline.covers(token.scopes)).then(|| Issued {
+                token: token.secret.clone(),
+                scopes: token.scopes,
+                issued_at_ms: token.issued_at_ms(),
+                reused: true,
+            })
+        })
+    }
+
+    /// Carries out what a committed decision entails: sockets close before anybody hears of it.
+    pub fn settle<R, E>(
+        &self,
+        changed: Result<(R, Effects), ChangeError<E>>,
+        refused: impl FnOnce(E) -> ErrorShape,
+    ) -> Result<R, ErrorShape> {
+        self.settle_sparing(None, changed, refused)
+    }
+
+    /// As [`Gateway::settle`], but the connection `spared` stays open: it is about to be told the outcome.
+    pub fn settle_sparing<R, E>(
+        &self,
+        spared: Option<u64>,
+        changed: Result<(R, Effects), ChangeError<E>>,
+        refused: impl FnOnce(E) -> ErrorShape,
+    ) -> Result<R, ErrorShape> {
+        match changed {
+            Ok((result, effects)) => {
+                self.store_failed.store(false, Ordering::Relaxed);
+                for gone in &effects.disconnect {
+                    self.hub.abort_where(&close_reason(gone.cause), |c| {
+                        let meant = c.device.as_ref() == Some(&gone.device_id);
+                        meant && gone.role.is_none_or(|role| role == c.role) && Some(c.number) != spared
+                    });
+                }
+                for happened in &effects.events {
+                    if let Ok((event, payload)) = view::event(happened) {
+                        self.hub.broadcast(event, &payload);
+                    }
+                }
+                Ok(result)
+            }
+            Err(ChangeError::Refused(reason)) => Err(refused(reason)),
+            Err(ChangeError::Store(error)) => {
+                tracing::error!(%error, "a pairing change could not be saved and did not happen");
+                self.store_failed.store(true, Ordering::Relaxed);
+                Err(ErrorShape::retry_later("the gateway could not save this; nothing was changed", 1_000))
+            }
+        }
+    }
+
+    /// Runs a change as a task of the gateway, so that it is whole even when the connection that wanted it ends.
+    ///
+    /// # Errors
+    /// As the work; `UNAVAILABLE` when it panicked.
+    pub async fn whole<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, ErrorShape>> + Send + 'static,
+    ) -> Result<T, ErrorShape> {
+        let done = self.tracker.spawn(work).await;
+        done.unwrap_or_else(|_| Err(ErrorShape::unavailable("internal error; see the gateway log")))
+    }
+
+    /// Notes a refused handshake: one line each, at most thirty a minute.
+    pub fn log_refusal(&self, from: &str, client: &str, error: &ErrorShape) {
+        let mut log = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = now_ms();
+        if now - log.window_start_ms > REFUSAL_WINDOW_MS {
+            if log.left_out > 0 {
+                tracing::warn!("{} more refused connections were not logged", log.left_out);
+            }
+            *log = RefusalLog { window_start_ms: now, written: 0, left_out: 0 };
+        }
+        if log.written == REFUSALS_PER_WINDOW {
+            log.left_out += 1;
+            return;
+        }
+        log.written += 1;
+        let code = error.detail_code().unwrap_or("INVALID_REQUEST");
+        tracing::warn!(from, client, code, "refused: {}", error.message);
+    }
+}
+
+const REFUSAL_WINDOW_MS: i64 = 60_000;
+const REFUSALS_PER_WINDOW: u32 = 30;
+
+/// Keeps a flood of refusals from flooding the log.
+#[derive(Debug, Default)]
+struct RefusalLog {
+    window_start_ms: i64,
+    written: u32,
+    left_out: u64,
+}
+
+/// A fresh random token, or why there is none.
+///
+/// # Errors
+/// `UNAVAILABLE` when the system has no randomness to give.
+pub fn fresh_token() -> Result<openclaw_protocol::Secret, ErrorShape> {
+    random_token().map_err(|error| ErrorShape::unavailable(format!("no randomness from the system: {error}")))
+}
+
+fn close_reason(cause: DisconnectCause) -> CloseReason {
+    match cause {
+        DisconnectCause::Removed => CloseReason::DEVICE_REMOVED,
+        DisconnectCause::TokenRevoked | DisconnectCause::RightsReduced => CloseReason::DEVICE_TOKEN_REVOKED,
+        DisconnectCause::TokenRotated => CloseReason::AUTH_CHANGED,
+    }
+}
+
+fn own_presence(version: &str) -> PresenceEntry {
+    let host = host::facts();
+    PresenceEntry {
+        text: format!("Gateway: {} · app {version} · mode gateway · reason self", host.hostname),
+        host: Some(host.hostname),
+        version: Some(version.to_owned()),
+        platform: Some(format!("{} {}", host.system.to_ascii_lowercase(), host.release)),
+        device_family: Some(host.system),
+        mode: Some("gateway".into()),
+        reason: Some("self".into()),
+        ts: now_ms(),
+        ..PresenceEntry::default()
+    }
+}

@@ -1,0 +1,112 @@
+//! The health report: made at most once a second, serialised once, shared by every answer, hello and event.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use openclaw_protocol::{
+    Scope, ScopeSet, event,
+    method::system::{AgentHealth, AgentHeartbeat, ConfigReload, HealthReport, Plugins, SessionsHealth},
+};
+use serde_json::value::RawValue;
+
+use crate::{clock::now_ms, gateway::Gateway};
+
+/// Interval of the unasked refresh (events notes, section 3).
+pub const REFRESH: std::time::Duration = std::time::Duration::from_secs(60);
+/// A report younger than this answers a probe as well, ms.
+const FRESH_MS: i64 = 1_000;
+/// The agent wakes by itself every half hour once there is one (reference default).
+pub const HEARTBEAT_SECONDS: u64 = 1_800;
+
+/// A report in both forms a caller may see.
+#[derive(Debug)]
+struct Snapshot {
+    made_at_ms: i64,
+    full: Arc<RawValue>,
+    /// Paths replaced, for everybody who is not an admin.
+    redacted: Arc<RawValue>,
+}
+
+/// The cached report.
+#[derive(Debug)]
+pub struct Health(Mutex<Snapshot>);
+
+impl Health {
+    /// Starts empty; [`refresh`] fills it before the first listener opens.
+    pub fn new() -> Self {
+        let null: Arc<RawValue> = Arc::from(RawValue::NULL.to_owned());
+        Self(Mutex::new(Snapshot { made_at_ms: 0, full: Arc::clone(&null), redacted: null }))
+    }
+
+    /// The report as JSON, in the form these scopes may see.
+    pub fn json(&self, scopes: ScopeSet) -> Arc<RawValue> {
+        let snapshot = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Arc::clone(if scopes.grants(Scope::Admin) { &snapshot.full } else { &snapshot.redacted })
+    }
+
+    fn age_ms(&self, now: i64) -> i64 {
+        self.0.lock().map_or(i64::MAX, |snapshot| now - snapshot.made_at_ms)
+    }
+
+    fn replace(&self, snapshot: Snapshot) {
+        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = snapshot;
+    }
+}
+
+/// Answers `health`; a probe asks for a report no older than a second.
+pub fn answer(gateway: &Gateway, scopes: ScopeSet, probe: bool) -> Bytes {
+    if probe && gateway.health.age_ms(now_ms()) > FRESH_MS {
+        refresh(gateway);
+    }
+    Bytes::copy_from_slice(gateway.health.json(scopes).get().as_bytes())
+}
+
+/// Makes a new report and tells everyone.
+pub fn refresh(gateway: &Gateway) {
+    let started = Instant::now();
+    let report = |path: &str| report(gateway, path, started);
+    let path = gateway.sessions_path();
+    let (full, redacted) = (raw(&report(&path)), raw(&report("[redacted]")));
+    gateway.health.replace(Snapshot { made_at_ms: now_ms(), full, redacted: Arc::clone(&redacted) });
+    gateway.hub.bump_health();
+    gateway.hub.broadcast_state(event::HEALTH, redacted.get().as_bytes());
+}
+
+fn raw(report: &HealthReport) -> Arc<RawValue> {
+    Arc::from(serde_json::value::to_raw_value(report).unwrap_or_else(|_| RawValue::NULL.to_owned()))
+}
+
+fn report(gateway: &Gateway, path: &str, started: Instant) -> HealthReport {
+    let sessions = SessionsHealth { path: path.to_owned(), count: 0, recent: Vec::new() };
+    HealthReport {
+        ok: true,
+        ts: now_ms(),
+        duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        plugins: Plugins::default(),
+        config_reload: ConfigReload { hot_reload_status: gateway.reload_status().to_owned() },
+        channels: BTreeMap::new(),
+        channel_order: Vec::new(),
+        channel_labels: BTreeMap::new(),
+        heartbeat_seconds: HEARTBEAT_SECONDS,
+        default_agent_id: gateway.session_defaults.default_agent_id.clone(),
+        agents: vec![AgentHealth {
+            agent_id: gateway.session_defaults.default_agent_id.clone(),
+            is_default: true,
+            heartbeat: AgentHeartbeat {
+                enabled: gateway.heartbeats_enabled(),
+                every: "30m".into(),
+                every_ms: Some(HEARTBEAT_SECONDS * 1000),
+                prompt: String::new(),
+                target: "none".into(),
+                ack_max_chars: 300,
+            },
+            sessions: sessions.clone(),
+        }],
+        sessions,
+        event_loop: None,
+    }
+}

@@ -1,0 +1,287 @@
+//! HTTP and WebSocket upgrades on one port. Every route states its authorisation class; a request that no route owns is
+//! 404 whoever asks.
+
+pub mod io;
+pub mod page;
+pub mod reply;
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http::{HeaderMap, Method, Request, StatusCode, Version, header};
+use hyper::{body::Incoming as Body, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioTimer;
+use openclaw_protocol::limits;
+use serde_json::json;
+use tokio::time::Instant;
+
+use self::{
+    io::{HttpIo, Stream},
+    reply::{Response, api_error, json_reply, plain},
+};
+use crate::{
+    admission::Slot,
+    auth::{Evidence, Peer, decide::Mode, rate_limit::CredentialClass},
+    clock::now_ms,
+    connection,
+    gateway::Gateway,
+};
+
+/// How long a request head may take, and how long a kept-alive connection may idle.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Largest request head: 32 KiB. Above: 431.
+const HEAD_BYTES: usize = 32 * 1024;
+/// Header lines per request. Above: 431.
+const MAX_HEADERS: usize = 100;
+/// A connection that never upgrades ends after this long.
+const HTTP_LIFETIME: Duration = Duration::from_secs(120);
+
+/// Who may use a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteAuth {
+    /// Anybody, also strangers with odd `Host` headers: tells nothing but that the gateway lives.
+    Probe,
+    /// Anybody who addresses this gateway by one of its names: static pages without data.
+    Public,
+}
+
+/// One route.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    pub path: &'static str,
+    pub auth: RouteAuth,
+    serve: Serve,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Serve {
+    Live,
+    Ready,
+    Page,
+}
+
+/// All routes. GET and HEAD only; anything else on them is 405.
+pub const ROUTES: &[Route] = &[
+    Route { path: "/health", auth: RouteAuth::Probe, serve: Serve::Live },
+    Route { path: "/healthz", auth: RouteAuth::Probe, serve: Serve::Live },
+    Route { path: "/ready", auth: RouteAuth::Probe, serve: Serve::Ready },
+    Route { path: "/readyz", auth: RouteAuth::Probe, serve: Serve::Ready },
+    Route { path: "/", auth: RouteAuth::Public, serve: Serve::Page },
+];
+
+/// Serves one accepted socket until it ends or becomes a WebSocket.
+pub async fn serve(gateway: Arc<Gateway>, stream: Stream, peer: Peer, slot: Slot) {
+    let deadline = Instant::now() + gateway.handshake_timeout;
+    let upgrade: Arc<Mutex<Option<Evidence>>> = Arc::default();
+    let service = {
+        let (gateway, upgrade) = (Arc::clone(&gateway), Arc::clone(&upgrade));
+        service_fn(move |request: Request<Body>| {
+            let (gateway, upgrade) = (Arc::clone(&gateway), Arc::clone(&upgrade));
+            async move { Ok::<_, Infallible>(answer(&gateway, peer, request, &upgrade).await) }
+        })
+    };
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES)
+        .max_headers(MAX_HEADERS)
+        .serve_connection(HttpIo::new(stream), service)
+        .without_shutdown();
+    let evicted = slot.evicted.clone();
+    let served = tokio::select! {
+        biased;
+        () = evicted.cancelled() => return,
+        () = gateway.cancel.cancelled() => return,
+        served = tokio::time::timeout(HTTP_LIFETIME, connection) => served,
+    };
+    let Ok(Ok(parts)) = served else { return };
+    let evidence = upgrade.lock().ok().and_then(|mut taken| taken.take());
+    let (stream, unsent) = parts.io.into_parts();
+    if let Some(evidence) = evidence {
+        // A task of its own: the state of the HTTP connection is dropped with this one.
+        let tracker = gateway.tracker.clone();
+        tracker.spawn(connection::run(gateway, stream, unsent, parts.read_buf, evidence, slot, deadline));
+    }
+}
+
+async fn answer(
+    gateway: &Arc<Gateway>,
+    peer: Peer,
+    request: Request<Body>,
+    upgrade: &Mutex<Option<Evidence>>,
+) -> Response {
+    let (head, has_body) = (&request, has_body(request.headers()));
+    let mut response = match route(gateway, peer, head, upgrade).await {
+        Ok(response) | Err(response) => response,
+    };
+    // What follows a body we did not read is not a request; such a connection ends with its answer.
+    if has_body || response.status() == StatusCode::BAD_REQUEST {
+        response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    }
+    if request.method() == Method::HEAD {
+        response = response.map(|_| reply::empty());
+    }
+    response
+}
+
+async fn route(
+    gateway: &Arc<Gateway>,
+    peer: Peer,
+    request: &Request<Body>,
+    upgrade: &Mutex<Option<Evidence>>,
+) -> Result<Response, Response> {
+    check_framing(request)?;
+    let runtime = gateway.runtime.load_full();
+    let evidence = Evidence::gather(peer, request.headers(), |address| runtime.is_trusted_proxy(address));
+    let path = request.uri().path();
+    let found = ROUTES.iter().find(|route| route.path == path);
+    let wants_upgrade = request.headers().contains_key(header::UPGRADE);
+    if let (Some(Route { auth: RouteAuth::Probe, serve, .. }), false) = (found, wants_upgrade) {
+        only_get(request.method())?;
+        return Ok(match serve {
+            Serve::Ready => ready(gateway, &evidence, request.headers()).await,
+            Serve::Live | Serve::Page => json_reply(StatusCode::OK, &json!({"ok": true, "status": "live"})),
+        });
+    }
+    if evidence.unattributable {
+        return Err(api_error(
+            StatusCode::FORBIDDEN,
+            "proxy_attribution_required",
+            "this request carries forwarding headers, but the peer is not in gateway.trustedProxies. On the gateway host: \
+             openclaw config set gateway.trustedProxies '[\"<proxy address>\"]'",
+        ));
+    }
+    if peer != Peer::Owner && !runtime.policy.names.accepts_host(evidence.host.as_deref()) {
+        return Err(api_error(
+            StatusCode::MISDIRECTED_REQUEST,
+            "host_not_allowed",
+            "the Host header is not a name of this gateway. Use its address, or set gateway.publicOrigin on the gateway host",
+        ));
+    }
+    if wants_upgrade {
+        let accept = websocket_accept(gateway, request)?;
+        if let Ok(mut slot) = upgrade.lock() {
+            *slot = Some(evidence);
+        }
+        return Ok(reply::switching(&accept));
+    }
+    match found {
+        Some(Route { serve: Serve::Page, .. }) => {
+            only_get(request.method())?;
+            Ok(page::index())
+        }
+        _ if request.method() == Method::OPTIONS => Err(reply::method_not_allowed("POST")),
+        _ => Err(plain(StatusCode::NOT_FOUND, "Not Found")),
+    }
+}
+
+/// Refuses requests two parsers could read differently.
+fn check_framing(request: &Request<Body>) -> Result<(), Response> {
+    let headers = request.headers();
+    let count = |name: &header::HeaderName| headers.get_all(name).iter().count();
+    let lengths = count(&header::CONTENT_LENGTH);
+    let both = lengths > 0 && headers.contains_key(header::TRANSFER_ENCODING);
+    let hosts = count(&header::HOST);
+    let missing_host = hosts == 0 && request.version() == Version::HTTP_11;
+    if lengths > 1 || both || hosts > 1 || missing_host || count(&header::TRANSFER_ENCODING) > 1 {
+        return Err(plain(StatusCode::BAD_REQUEST, "Bad Request"));
+    }
+    Ok(())
+}
+
+fn has_body(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::TRANSFER_ENCODING)
+        || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0")
+}
+
+fn only_get(method: &Method) -> Result<(), Response> {
+    if matches!(*method, Method::GET | Method::HEAD) { Ok(()) } else { Err(reply::method_not_allowed("GET, HEAD")) }
+}
+
+/// Checks the upgrade request of RFC 6455 section 4.2.1 and computes the answer's key.
+fn websocket_accept(gateway: &Gateway, request: &Request<Body>) -> Result<String, Response> {
+    let headers = request.headers();
+    let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let bad = || plain(StatusCode::BAD_REQUEST, "Bad Request");
+    if request.method() != Method::GET || request.version() != Version::HTTP_11 {
+        return Err(bad());
+    }
+    let asks_switch = text(header::CONNECTION).split(',').any(|token| token.trim().eq_ignore_ascii_case("upgrade"));
+    if !text(header::UPGRADE).eq_ignore_ascii_case("websocket") || !asks_switch {
+        return Err(bad());
+    }
+    if text(header::SEC_WEBSOCKET_VERSION) != "13" {
+        return Err(reply::upgrade_required());
+    }
+    if !gateway.runtime.load().is_websocket_path(request.uri().path()) {
+        return Err(plain(StatusCode::NOT_FOUND, "Not Found"));
+    }
+    let key = text(header::SEC_WEBSOCKET_KEY);
+    if headers.get_all(header::SEC_WEBSOCKET_KEY).iter().count() != 1
+        || STANDARD.decode(key).map_or(0, |bytes| bytes.len()) != 16
+    {
+        return Err(bad());
+    }
+    Ok(tungstenite::handshake::derive_accept_key(key.as_bytes()))
+}
+
+/// Readiness: the bare fact for strangers, the reasons for local or authenticated callers.
+async fn ready(gateway: &Gateway, evidence: &Evidence, headers: &HeaderMap) -> Response {
+    let failing = gateway.failing();
+    let ready = failing.is_empty();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let trusted = evidence.direct_local()
+        || match bearer(headers) {
+            Some(token) => match authenticate(gateway, evidence, token).await {
+                Ok(right) => right,
+                Err(response) => return response,
+            },
+            None => false,
+        };
+    if !trusted {
+        return json_reply(status, &json!({"ready": ready}));
+    }
+    json_reply(status, &json!({"ready": ready, "failing": failing, "uptimeMs": gateway.uptime_ms()}))
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ").map(str::trim).filter(|t| !t.is_empty())
+}
+
+/// Checks a bearer secret against the same budget as WebSocket handshakes.
+///
+/// # Errors
+/// 429 with `Retry-After` while the client is limited.
+pub async fn authenticate(gateway: &Gateway, evidence: &Evidence, token: &str) -> Result<bool, Response> {
+    let runtime = gateway.runtime.load_full();
+    let expected = match &runtime.policy.mode {
+        Mode::None => return Ok(evidence.direct_local()),
+        Mode::Token(secret) | Mode::Password(secret) => secret,
+    };
+    let (key, class) = (evidence.client_key(), CredentialClass::SharedSecret);
+    if let Err(limited) = gateway.limiter(|limiter| limiter.begin(now_ms(), runtime.limits, class, &key)) {
+        return Err(reply::rate_limited(limited.retry_after_ms));
+    }
+    if expected.matches(token) {
+        gateway.limiter(|limiter| limiter.succeed(class, &key));
+        return Ok(true);
+    }
+    let wait = gateway.limiter(|limiter| limiter.fail(now_ms(), runtime.limits, class, &key));
+    tokio::time::sleep(Duration::from_millis(wait)).await;
+    gateway.limiter(|limiter| limiter.finish(class, &key));
+    Ok(false)
+}
+
+/// The answer to a socket for which there is no room, written without reading anything.
+pub const NO_ROOM: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n";
+
+/// From accept to an authenticated WebSocket, unless the environment says otherwise (milliseconds).
+pub fn handshake_timeout(override_ms: Option<&str>) -> Duration {
+    let given = override_ms.and_then(|text| text.parse().ok()).filter(|ms| (100..=120_000).contains(ms));
+    given.map_or(limits::HANDSHAKE_TIMEOUT, Duration::from_millis)
+}

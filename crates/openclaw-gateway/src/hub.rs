@@ -1,0 +1,175 @@
+//! Authenticated connections, and events to them.
+//!
+//! An event is serialised once; each receiver gets the shared bytes and its own sequence number. The audience comes with
+//! the event's type ([`Gate`]), so an event without a stated audience cannot be sent.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use openclaw_protocol::{
+    CloseReason, DeviceId, Protocol, Role, ScopeSet,
+    connect::ConnectParams,
+    event::{Event, Gate},
+    frame::{EventHead, StateVersion, event_tail},
+    hello::AuthMethod,
+};
+use serde::Serialize;
+
+use crate::{auth::evidence::ClientKey, connection::outbound::Outbound, pairing::IssuerGeneration};
+
+/// An authenticated connection. What it may do was decided once, when it was admitted; taking rights away means closing it.
+#[derive(Debug)]
+pub struct Connection {
+    /// Process-wide number, never reused.
+    pub number: u64,
+    /// `server.connId` of the hello.
+    pub id: String,
+    pub role: Role,
+    pub scopes: ScopeSet,
+    pub protocol: Protocol,
+    pub method: AuthMethod,
+    pub device: Option<DeviceId>,
+    /// The connect request without its secrets.
+    pub params: ConnectParams,
+    /// Client address as text; `unix` for the owner's socket.
+    pub address: String,
+    pub key: ClientKey,
+    /// Direct connection from this machine.
+    pub direct_local: bool,
+    /// Came over the owner's socket.
+    pub owner: bool,
+    /// Came from a browser (an `Origin` was sent).
+    pub browser: bool,
+    /// Generation of the shared secret that was proven, if one was.
+    pub secret_generation: Option<IssuerGeneration>,
+    pub connected_at_ms: i64,
+    pub outbound: Outbound,
+}
+
+impl Connection {
+    /// Sends a point-to-point event: no sequence number.
+    pub fn send_event(&self, name: &str, payload: &impl Serialize) {
+        let Ok(payload) = serde_json::to_vec(payload) else { return };
+        let mut frame = EventHead::new(name, &payload).bytes().to_vec();
+        frame.extend_from_slice(event_tail(None, None).as_bytes());
+        self.outbound.push(frame);
+    }
+
+    fn hears(&self, gate: Gate) -> bool {
+        match (gate, self.role) {
+            (Gate::Everyone, _) | (Gate::OperatorsAndNodes(_), Role::Node) => true,
+            (Gate::Operators(scope) | Gate::OperatorsAndNodes(scope), Role::Operator) => self.scopes.grants(scope),
+            (Gate::Operators(_), Role::Node) => false,
+        }
+    }
+}
+
+/// The set of live connections.
+#[derive(Debug, Default)]
+pub struct Hub {
+    connections: RwLock<HashMap<u64, Arc<Connection>>>,
+    numbers: AtomicU64,
+    /// Event counter shared by all protocol 3 connections.
+    global_seq: AtomicU64,
+    presence_version: AtomicU64,
+    health_version: AtomicU64,
+}
+
+impl Hub {
+    pub fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub fn add(&self, connection: Arc<Connection>) {
+        if let Ok(mut map) = self.connections.write() {
+            map.insert(connection.number, connection);
+        }
+    }
+
+    pub fn remove(&self, number: u64) {
+        if let Ok(mut map) = self.connections.write() {
+            map.remove(&number);
+            if map.capacity() > 4 * (map.len() + 16) {
+                map.shrink_to_fit();
+            }
+        }
+    }
+
+    pub fn get(&self, number: u64) -> Option<Arc<Connection>> {
+        self.connections.read().ok()?.get(&number).cloned()
+    }
+
+    pub fn count(&self) -> usize {
+        self.connections.read().map_or(0, |map| map.len())
+    }
+
+    /// Connections that match, in no particular order.
+    pub fn select(&self, wanted: impl Fn(&Connection) -> bool) -> Vec<Arc<Connection>> {
+        self.connections.read().map_or_else(|_| Vec::new(), |map| map.values().filter(|c| wanted(c)).cloned().collect())
+    }
+
+    /// The newest live connection of a node.
+    pub fn node(&self, id: &DeviceId) -> Option<Arc<Connection>> {
+        let map = self.connections.read().ok()?;
+        let mine = map.values().filter(|c| c.role == Role::Node && c.device.as_ref() == Some(id));
+        mine.filter(|c| !c.outbound.is_closing()).max_by_key(|c| c.number).cloned()
+    }
+
+    /// True while the device has any live connection.
+    pub fn is_connected(&self, id: &DeviceId) -> bool {
+        self.connections.read().is_ok_and(|map| map.values().any(|c| c.device.as_ref() == Some(id)))
+    }
+
+    pub fn versions(&self) -> StateVersion {
+        StateVersion {
+            presence: self.presence_version.load(Ordering::Relaxed),
+            health: self.health_version.load(Ordering::Relaxed),
+        }
+    }
+
+    pub fn bump_presence(&self) {
+        self.presence_version.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn bump_health(&self) {
+        self.health_version.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Sends an event to everyone its gate lets through.
+    pub fn broadcast(&self, event: Event, payload: &impl Serialize) {
+        if let Ok(bytes) = serde_json::to_vec(payload) {
+            self.broadcast_bytes(event, &bytes, None);
+        }
+    }
+
+    /// As [`Hub::broadcast`], with `stateVersion`; for `presence` and `health`.
+    pub fn broadcast_state(&self, event: Event, payload: &[u8]) {
+        self.broadcast_bytes(event, payload, Some(self.versions()));
+    }
+
+    fn broadcast_bytes(&self, event: Event, payload: &[u8], version: Option<StateVersion>) {
+        let head = EventHead::new(event.name, payload);
+        let seq = self.global_seq.fetch_add(1, Ordering::Relaxed) + 1;
+        let Ok(map) = self.connections.read() else { return };
+        for connection in map.values().filter(|c| c.hears(event.gate)) {
+            connection.outbound.push_event(&head, version, seq, connection.protocol, event.drop_if_slow);
+        }
+    }
+
+    /// Closes at once every connection that matches. Returns how many there were.
+    pub fn abort_where(&self, reason: &CloseReason, wanted: impl Fn(&Connection) -> bool) -> usize {
+        let doomed = self.select(wanted);
+        doomed.iter().for_each(|connection| connection.outbound.abort(reason.clone()));
+        doomed.len()
+    }
+
+    /// Asks every connection to close after what is queued for it.
+    pub fn close_all(&self, reason: &CloseReason) {
+        self.select(|_| true).iter().for_each(|connection| connection.outbound.close(reason.clone()));
+    }
+}

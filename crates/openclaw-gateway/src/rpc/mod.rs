@@ -1,0 +1,21 @@
+//! RPC: the registry and one file per method family.
+
+pub mod config;
+pub mod devices;
+pub mod logs;
+pub mod registry;
+pub mod system;
+pub mod write_limit;
+
+pub use registry::Registry;
+
+/// Every method this gateway answers. `features.methods` is made from it.
+pub fn registry() -> Registry {
+    let mut registry = Registry::default();
+    system::register(&mut registry);
+    logs::register(&mut registry);
+    config::register(&mut registry);
+    devices::register(&mut registry);
+    crate::nodes::register(&mut registry);
+    registry
+}

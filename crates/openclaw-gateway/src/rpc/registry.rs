@@ -1,0 +1,137 @@
+//! Methods and their handlers. A handler can only be registered for a [`Method`] type, so it always has a name, an
+//! authorisation class, parameters and a result.
+
+use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc};
+
+use bytes::Bytes;
+use openclaw_protocol::{
+    ErrorShape, Protocol, Role,
+    frame::parse_params,
+    method::{Access, Method},
+};
+use serde_json::value::RawValue;
+
+use crate::{gateway::Gateway, hub::Connection};
+
+/// What a handler knows of its surroundings: the gateway and the caller, never headers or addresses.
+#[derive(Clone)]
+pub struct Call {
+    pub gateway: Arc<Gateway>,
+    pub caller: Arc<Connection>,
+}
+
+/// A serialised payload or an error.
+pub type Answer = Result<Bytes, ErrorShape>;
+
+/// How a request is answered.
+pub enum Outcome {
+    /// At once, in the connection's own turn.
+    Now(Answer),
+    /// Later; the work belongs to the gateway and outlives the socket.
+    Later(Pin<Box<dyn Future<Output = Answer> + Send>>),
+}
+
+type Handler = Box<dyn Fn(Call, Option<&RawValue>) -> Outcome + Send + Sync>;
+
+struct Entry {
+    access: Access,
+    handler: Handler,
+}
+
+/// The table of methods.
+#[derive(Default)]
+pub struct Registry {
+    entries: HashMap<&'static str, Entry>,
+}
+
+impl Registry {
+    /// Registers a handler that answers at once and neither blocks nor waits.
+    pub fn on<M: Method>(
+        &mut self,
+        handler: impl Fn(&Call, M::Params) -> Result<M::Result, ErrorShape> + Send + Sync + 'static,
+    ) -> &mut Self {
+        self.insert::<M>(Box::new(move |call, params| {
+            let answer = parse_params(M::NAME, params).and_then(|params| handler(&call, params));
+            Outcome::Now(answer.and_then(|result| to_bytes(&result)))
+        }))
+    }
+
+    /// Registers a handler whose payload is already serialised (a shared snapshot).
+    pub fn on_shared<M: Method>(
+        &mut self,
+        handler: impl Fn(&Call, M::Params) -> Answer + Send + Sync + 'static,
+    ) -> &mut Self {
+        self.insert::<M>(Box::new(move |call, params| {
+            Outcome::Now(parse_params(M::NAME, params).and_then(|params| handler(&call, params)))
+        }))
+    }
+
+    /// Registers a handler that waits for a disk, a process or a peer.
+    pub fn on_async<M, F>(&mut self, handler: impl Fn(Call, M::Params) -> F + Send + Sync + 'static) -> &mut Self
+    where
+        M: Method,
+        F: Future<Output = Result<M::Result, ErrorShape>> + Send + 'static,
+    {
+        self.insert::<M>(Box::new(move |call, params| match parse_params::<M::Params>(M::NAME, params) {
+            Err(error) => Outcome::Now(Err(error)),
+            Ok(params) => {
+                let work = handler(call, params);
+                Outcome::Later(Box::pin(async move { work.await.and_then(|result| to_bytes(&result)) }))
+            }
+        }))
+    }
+
+    fn insert<M: Method>(&mut self, handler: Handler) -> &mut Self {
+        let replaced = self.entries.insert(M::NAME, Entry { access: M::ACCESS, handler });
+        debug_assert!(replaced.is_none(), "{} is registered twice", M::NAME);
+        self
+    }
+
+    /// The names for `features.methods`: exactly what works, sorted.
+    pub fn names(&self) -> Vec<&'static str> {
+        let mut names: Vec<_> = self.entries.keys().copied().collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Name and authorisation class of every method, for the scope matrix test.
+    pub fn table(&self) -> Vec<(&'static str, Access)> {
+        let mut table: Vec<_> = self.entries.iter().map(|(name, entry)| (*name, entry.access)).collect();
+        table.sort_unstable_by_key(|(name, _)| *name);
+        table
+    }
+
+    /// Runs a request: role, then scope, then parameters, then the handler.
+    pub fn call(&self, call: Call, method: &str, params: Option<&RawValue>) -> Dispatched {
+        let Some(entry) = self.entries.get(method) else { return Dispatched::Unknown };
+        let caller = &call.caller;
+        match (entry.access, caller.role) {
+            (Access::Any, _) | (Access::Node, Role::Node) => {}
+            (Access::Node, Role::Operator) | (Access::Operator(_), Role::Node) => return Dispatched::WrongRole,
+            (Access::Operator(scope), Role::Operator) if !caller.scopes.grants(scope) => {
+                let error = ErrorShape::missing_scope(scope);
+                return Dispatched::Answered(Outcome::Now(Err(error.for_protocol(caller.protocol))));
+            }
+            (Access::Operator(_), Role::Operator) => {}
+        }
+        Dispatched::Answered((entry.handler)(call, params))
+    }
+}
+
+/// What became of a request.
+pub enum Dispatched {
+    Answered(Outcome),
+    Unknown,
+    WrongRole,
+}
+
+/// The texts for the two ways a call misses.
+pub fn wrong_role(role: Role, protocol: Protocol) -> ErrorShape {
+    ErrorShape::invalid(format!("unauthorized role: {role}")).for_protocol(protocol)
+}
+
+fn to_bytes(value: &impl serde::Serialize) -> Answer {
+    serde_json::to_vec(value)
+        .map(Bytes::from)
+        .map_err(|error| ErrorShape::unavailable(format!("the answer could not be serialised: {error}")))
+}
