@@ -1,0 +1,397 @@
+//! Every interleaving of pairing operations on a small world, checked against a ledger of what was really approved.
+//!
+//! The ledger is kept by other rules than the state machine's: it only adds rights when somebody entitled says yes, and
+//! drops them when somebody takes them away. In every reachable state, whatever any device can do with any token it ever
+//! saw, or with none, has to be in the ledger. States that differ only in the names of tokens and ids are one.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use openclaw_protocol::{DeviceId, DeviceKey, Protocol, Role, Scope, ScopeSet, Secret};
+
+use super::*;
+use crate::auth::decide::PairReason;
+
+/// Longest sequences of operations explored, from nothing and from the prepared start. Six and four
+/// hold as well; they take minutes.
+const DEPTHS: [usize; 2] = [4, 3];
+const NOW: i64 = 1_000_000;
+
+/// What may be asked for: scopes are two, one of which implies the other.
+const WISHES: [(Role, &[Scope]); 4] =
+    [(Role::Operator, &[]), (Role::Operator, &[Scope::Read]), (Role::Operator, &[Scope::Admin]), (Role::Node, &[])];
+const DEVICES: usize = 2;
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Request {
+        device: usize,
+        wish: usize,
+        changed: bool,
+    },
+    /// Of the device's live request.
+    Approve {
+        device: usize,
+        by: usize,
+    },
+    /// Of a request that was live once.
+    ApproveStale {
+        by: usize,
+    },
+    ApproveSilently {
+        device: usize,
+        wish: usize,
+    },
+    Reject {
+        device: usize,
+    },
+    Remove {
+        device: usize,
+    },
+    Revoke {
+        device: usize,
+        role: Role,
+    },
+    Rotate {
+        device: usize,
+        role: Role,
+        wish: usize,
+        by_device: Option<usize>,
+    },
+    /// Connects and gets a token.
+    Connect {
+        device: usize,
+        wish: usize,
+    },
+    Expire,
+}
+
+/// Approver 0 is the owner, 1 holds pairing only, 2 holds pairing and read.
+fn approver(by: usize) -> Approver {
+    let scopes = [&[][..], &[Scope::Pairing], &[Scope::Pairing, Scope::Read]][by].iter().copied().collect();
+    Approver { scopes, owner: by == 0 }
+}
+
+#[derive(Clone)]
+struct World {
+    pairing: DevicePairing,
+    now: i64,
+    /// Rights somebody entitled said yes to and nobody took away since.
+    ledger: BTreeMap<(usize, Role), ScopeSet>,
+    /// Every token text that was ever the one in force, by device and role, and whether it was replaced or taken away.
+    tokens: BTreeMap<String, (usize, Role)>,
+    dead: BTreeSet<String>,
+    stale_requests: BTreeSet<RequestId>,
+    /// Roles somebody revoked and nobody approved since.
+    withdrawn: BTreeSet<(usize, Role)>,
+    made: u32,
+}
+
+fn scopes(wish: usize) -> ScopeSet {
+    WISHES[wish].1.iter().copied().collect()
+}
+
+struct Keys(Vec<(DeviceId, DeviceKey)>);
+
+impl Keys {
+    fn id(&self, device: usize) -> &DeviceId {
+        &self.0[device].0
+    }
+}
+
+impl World {
+    fn request(&self, keys: &Keys, device: usize, wish: usize, changed: bool) -> PairingRequest {
+        let (role, known) = (WISHES[wish].0, self.pairing.get(keys.id(device)));
+        let reason = match known {
+            None => PairReason::NotPaired,
+            Some(known) if !known.roles.contains(&role) => PairReason::RoleUpgrade,
+            Some(_) if changed => PairReason::MetadataUpgrade,
+            Some(_) => PairReason::ScopeUpgrade,
+        };
+        let platform = if changed { "windows" } else { "linux" };
+        PairingRequest {
+            device_id: keys.id(device).clone(),
+            public_key: keys.0[device].1.public(),
+            role,
+            scopes: scopes(wish),
+            client: ClientMeta { platform: Some(platform.into()), ..ClientMeta::default() },
+            remote_ip: None,
+            reason,
+            silent: false,
+        }
+    }
+
+    /// Performs a step on both the state machine and the ledger; `None` when it was refused.
+    fn step(&self, keys: &Keys, step: Step) -> Option<Self> {
+        let mut next = self.clone();
+        next.made += 1;
+        let token = Secret::new(format!("t{}", next.made));
+        match step {
+            Step::Request { device, wish, changed } => {
+                let asked = next.request(keys, device, wish, changed);
+                let fresh = RequestId::new(format!("r{}", next.made));
+                let (requested, _) = next.pairing.request(next.now, fresh, asked).ok()?;
+                next.stale_requests.extend(requested.superseded);
+            }
+            Step::Approve { device, by } => {
+                let pending = next.pairing.pending_of(next.now, keys.id(device))?.clone();
+                let _ = next.pairing.approve(next.now, &pending.id, &approver(by), token).ok()?;
+                assert!(entitled(by, &pending.request, self, device), "{by} approved {:?}", pending.request);
+                next.withdrawn.remove(&(device, pending.request.role));
+                next.consent(device, &pending.request, true);
+                next.stale_requests.insert(pending.id);
+            }
+            Step::ApproveStale { by } => {
+                let stale = next.stale_requests.first()?.clone();
+                let outcome = next.pairing.approve(next.now, &stale, &approver(by), token);
+                assert_eq!(outcome.err(), Some(PairingError::UnknownRequest), "a resolved request came back");
+                return None;
+            }
+            Step::ApproveSilently { device, wish } => {
+                let asked = next.request(keys, device, wish, false);
+                let waiting = next.pairing.pending_of(next.now, keys.id(device)).cloned();
+                let _ =
+                    next.pairing.approve_silent(next.now, asked.clone(), ApprovedVia::Silent, token, |_| true).ok()?;
+                assert!(!self.withdrawn.contains(&(device, asked.role)), "withdrawn consent came back silently");
+                next.consent(device, &asked, false);
+                next.stale_requests.extend(waiting.filter(|w| w.request.same_as(&asked)).map(|w| w.id));
+            }
+            Step::Reject { device } => {
+                let pending = next.pairing.pending_of(next.now, keys.id(device))?.id.clone();
+                let _ = next.pairing.reject(next.now, &pending).ok()?;
+                next.stale_requests.insert(pending);
+            }
+            Step::Remove { device } => {
+                let waiting = next.pairing.pending_of(next.now, keys.id(device)).map(|w| w.id.clone());
+                let _ = next.pairing.remove(next.now, keys.id(device)).ok()?;
+                next.stale_requests.extend(waiting);
+                for role in Role::ALL {
+                    next.take_away(device, role);
+                    next.withdrawn.remove(&(device, role));
+                }
+            }
+            Step::Revoke { device, role } => {
+                let _ = next.pairing.revoke(next.now, keys.id(device), role).ok()?;
+                next.withdrawn.insert((device, role));
+                next.take_away(device, role);
+            }
+            Step::Rotate { device, role, wish, by_device } => {
+                let caller = TokenCaller {
+                    scopes: match by_device {
+                        Some(by) => *next.ledger.get(&(by, Role::Operator))?,
+                        None => ScopeSet::all(),
+                    },
+                    device_id: by_device.map(|by| keys.id(by).clone()),
+                    own_token: by_device.is_some(),
+                    owner: false,
+                    protocol: Protocol::V4,
+                };
+                let asked = Some(scopes(wish));
+                let (rotated, _) = next.pairing.rotate(next.now, &caller, keys.id(device), role, asked, token).ok()?;
+                assert!(caller.scopes.covers(rotated.scopes), "rotated beyond the caller");
+                assert!(rotated.token.is_none() || by_device == Some(device), "delivered to a stranger");
+                let stranger = by_device.is_some_and(|by| by != device);
+                assert!(!stranger || caller.scopes.grants(Scope::Admin), "rotated somebody else's token");
+            }
+            Step::Connect { device, wish } => {
+                let asked = IssueRequest {
+                    device_id: keys.id(device),
+                    role: WISHES[wish].0,
+                    scopes: scopes(wish),
+                    generation: None,
+                    bind: false,
+                };
+                let _ = next.pairing.issue(next.now, &asked, token).ok()?;
+            }
+            Step::Expire => {
+                next.now += 6 * 60_000;
+                let live: Vec<RequestId> = self.pairing.list(self.now).0.iter().map(|p| p.id.clone()).collect();
+                let _ = next.pairing.expire(next.now);
+                next.stale_requests.extend(live);
+            }
+        }
+        next.note_tokens(keys);
+        Some(next)
+    }
+
+    /// Consent to a request: to exactly its scopes when the role was not held or the owner looked at a changed device,
+    /// else on top of what is held.
+    fn consent(&mut self, device: usize, granted: &PairingRequest, by_owner: bool) {
+        let entry = self.ledger.entry((device, granted.role));
+        let changed = by_owner && granted.reason == PairReason::MetadataUpgrade;
+        let held = if changed { ScopeSet::EMPTY } else { *entry.or_default() };
+        self.ledger.insert((device, granted.role), held.union(granted.scopes));
+    }
+
+    fn take_away(&mut self, device: usize, role: Role) {
+        self.ledger.remove(&(device, role));
+        let gone = self.tokens.iter().filter(|(_, of)| **of == (device, role)).map(|(text, _)| text.clone());
+        self.dead.extend(gone);
+    }
+
+    /// Learns the tokens in force; one that is not in force any more is dead for good.
+    fn note_tokens(&mut self, keys: &Keys) {
+        for device in 0..keys.0.len() {
+            for role in Role::ALL {
+                let record = self.pairing.get(keys.id(device)).and_then(|d| d.tokens.get(&role));
+                let current = record.filter(|t| t.live()).map(|t| t.secret.expose().to_owned());
+                let others =
+                    self.tokens.iter().filter(|(text, of)| **of == (device, role) && Some(*text) != current.as_ref());
+                self.dead.extend(others.map(|(text, _)| text.clone()));
+                if let Some(current) = current {
+                    assert!(!self.dead.contains(&current), "a dead token is in force again");
+                    self.tokens.insert(current, (device, role));
+                }
+            }
+        }
+    }
+
+    /// The promise: nothing beyond the ledger, by any token or by none.
+    fn check(&self, keys: &Keys, path: &[Step]) {
+        for device in 0..keys.0.len() {
+            for (wish, (role, _)) in WISHES.iter().enumerate() {
+                let allowed = self.ledger.get(&(device, *role)).copied();
+                let within = |granted: ScopeSet| allowed.is_some_and(|allowed| allowed.covers(granted));
+                for (text, of) in &self.tokens {
+                    let check = TokenCheck {
+                        device_id: keys.id(device),
+                        role: *role,
+                        presented: text,
+                        requested: scopes(wish),
+                        generation: None,
+                    };
+                    if let Ok(granted) = self.pairing.verify(&check) {
+                        assert!(within(granted.scopes), "device {device} got {granted:?} unapproved after {path:?}");
+                        assert_eq!(*of, (device, *role), "somebody else's token held after {path:?}");
+                        assert!(!self.dead.contains(text), "a dead token came back after {path:?}");
+                    }
+                }
+                let asked = IssueRequest {
+                    device_id: keys.id(device),
+                    role: *role,
+                    scopes: scopes(wish),
+                    generation: None,
+                    bind: false,
+                };
+                let mut copy = self.pairing.clone();
+                if let Ok((issued, _)) = copy.issue(self.now, &asked, Secret::new("probe")) {
+                    assert!(within(issued.scopes), "device {device} was issued {issued:?} unapproved after {path:?}");
+                }
+            }
+            if let Some(record) = self.pairing.get(keys.id(device)) {
+                for role in Role::ALL {
+                    let allowed = self.ledger.get(&(device, role)).copied();
+                    let baseline = record.baseline(role);
+                    assert!(baseline.is_none() || allowed.is_some_and(|a| a.covers(baseline.unwrap_or_default())));
+                }
+            }
+        }
+    }
+
+    /// The state up to the names of tokens, requests and devices. Dead tokens are left out: [`World::note_tokens`] sees
+    /// that none of them is ever in force again.
+    fn shape(&self, keys: &Keys) -> String {
+        let shape_of = |device: usize| {
+            let record = self.pairing.get(keys.id(device)).map(|d| {
+                let tokens: Vec<_> = d.tokens.iter().map(|(r, t)| (*r, t.live(), t.scopes)).collect();
+                (d.roles.clone(), d.approved_scopes, d.client.platform.clone(), d.approved_via, tokens)
+            });
+            let pending = self
+                .pairing
+                .pending_of(self.now, keys.id(device))
+                .map(|p| (p.request.role, p.request.scopes, p.request.reason, p.request.client.platform.clone()));
+            let held: Vec<_> = Role::ALL.iter().map(|role| self.ledger.get(&(device, *role))).collect();
+            format!("{record:?}{pending:?}{held:?}")
+        };
+        let mut shapes: Vec<String> = (0..keys.0.len()).map(shape_of).collect();
+        shapes.sort();
+        format!("{shapes:?}{}", self.stale_requests.is_empty())
+    }
+}
+
+/// Who may say yes, said in other words than the state machine does.
+fn entitled(by: usize, request: &PairingRequest, before: &World, device: usize) -> bool {
+    let owner = by == 0;
+    let known = before.ledger.keys().any(|(of, _)| *of == device) || before.pairing.get(&request.device_id).is_some();
+    let node_upgrade = request.role == Role::Node && known && !before.ledger.contains_key(&(device, Role::Node));
+    let asks = |scope| request.scopes.has(scope);
+    owner || (!asks(Scope::Admin) && !node_upgrade && (!asks(Scope::Read) || by == 2))
+}
+
+fn steps() -> Vec<Step> {
+    let mut steps = vec![Step::Expire, Step::ApproveStale { by: 0 }];
+    for device in 0..DEVICES {
+        for wish in 0..WISHES.len() {
+            steps.push(Step::Request { device, wish, changed: false });
+            steps.push(Step::ApproveSilently { device, wish });
+            steps.push(Step::Connect { device, wish });
+        }
+        steps.push(Step::Request { device, wish: 0, changed: true });
+        steps.push(Step::Request { device, wish: 1, changed: true });
+        steps.extend((0..3).map(|by| Step::Approve { device, by }));
+        steps.push(Step::Reject { device });
+        steps.push(Step::Remove { device });
+        for role in Role::ALL {
+            steps.push(Step::Revoke { device, role });
+            for wish in 0..3 {
+                for by_device in [None, Some(0), Some(1)] {
+                    steps.push(Step::Rotate { device, role, wish, by_device });
+                }
+            }
+        }
+    }
+    steps
+}
+
+/// F6, P-39…P-42, P-47, P-48: no order of operations yields a right that nobody approved, or keeps one after removal or
+/// revocation.
+#[test]
+fn no_interleaving_yields_an_unapproved_right() {
+    let keys = Keys((1..=DEVICES as u8).map(|n| DeviceKey::from_seed(&[n; 32])).map(|key| (key.id(), key)).collect());
+    let start = World {
+        pairing: DevicePairing::default(),
+        now: NOW,
+        ledger: BTreeMap::new(),
+        tokens: BTreeMap::new(),
+        dead: BTreeSet::new(),
+        stale_requests: BTreeSet::new(),
+        withdrawn: BTreeSet::new(),
+        made: 0,
+    };
+    // The second start is far from the first: an administrator that is a node too, and a reader who asks for more.
+    let prepared = [
+        Step::ApproveSilently { device: 0, wish: 2 },
+        Step::Request { device: 0, wish: 3, changed: false },
+        Step::Approve { device: 0, by: 0 },
+        Step::Request { device: 1, wish: 1, changed: false },
+        Step::Approve { device: 1, by: 2 },
+        Step::Connect { device: 1, wish: 1 },
+        Step::Request { device: 1, wish: 2, changed: false },
+    ];
+    let prepared = prepared.into_iter().fold(start.clone(), |world, step| world.step(&keys, step).expect("goes"));
+    let reached = explore(&keys, start, DEPTHS[0]) + explore(&keys, prepared, DEPTHS[1]);
+    assert!(reached > 7_000, "the exploration reached only {reached} states");
+}
+
+/// Breadth first, so that the path told by a failure is a shortest one.
+fn explore(keys: &Keys, start: World, depth: usize) -> usize {
+    let steps = steps();
+    let mut seen = HashSet::from([start.shape(keys)]);
+    let mut frontier = vec![(start, Vec::new())];
+    for _ in 0..depth {
+        let mut next_frontier = Vec::new();
+        for (world, path) in &frontier {
+            for step in &steps {
+                let Some(next) = world.step(keys, *step) else { continue };
+                if !seen.insert(next.shape(keys)) {
+                    continue;
+                }
+                let mut path: Vec<Step> = path.clone();
+                path.push(*step);
+                next.check(keys, &path);
+                next_frontier.push((next, path));
+            }
+        }
+        frontier = next_frontier;
+    }
+    seen.len()
+}
