@@ -26,10 +26,6 @@ pub enum BindError {
         "gateway.bind is \"custom\", but gateway.customBindHost is not set. Set it to an address of this machine: openclaw config set gateway.customBindHost <address>"
     )]
     NoCustomHost,
-    #[error(
-        "gateway.customBindHost \"{0}\" is not an IP address. Use the numeric address of an interface of this machine"
-    )]
-    BadCustomHost(String),
 }
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -38,7 +34,7 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 ///
 /// # Errors
 /// [`BindError`], always naming the key to change.
-pub fn plan(mode: BindMode, custom_host: Option<&str>, local: &[IpAddr]) -> Result<BindPlan, BindError> {
+pub fn plan(mode: BindMode, custom_host: Option<Ipv4Addr>, local: &[IpAddr]) -> Result<BindPlan, BindError> {
     let tailnet = || local.iter().copied().find(|address| is_tailnet(*address));
     let with_loopback = |address: IpAddr| BindPlan {
         addresses: if address == LOOPBACK { vec![LOOPBACK] } else { vec![LOOPBACK, address] },
@@ -49,8 +45,7 @@ pub fn plan(mode: BindMode, custom_host: Option<&str>, local: &[IpAddr]) -> Resu
         BindMode::Lan => Ok(BindPlan { addresses: vec![Ipv4Addr::UNSPECIFIED.into()], beyond_loopback: true }),
         BindMode::Tailnet => tailnet().map(with_loopback).ok_or(BindError::NoTailnet),
         BindMode::Custom => {
-            let text = custom_host.ok_or(BindError::NoCustomHost)?;
-            let address: IpAddr = text.parse().map_err(|_| BindError::BadCustomHost(text.to_owned()))?;
+            let address = IpAddr::V4(custom_host.ok_or(BindError::NoCustomHost)?);
             if address.is_unspecified() {
                 return Ok(BindPlan { addresses: vec![address], beyond_loopback: true });
             }
@@ -93,7 +88,7 @@ mod tests {
 
     fn addresses(mode: BindMode, host: Option<&str>, local: &[&str]) -> Result<Vec<String>, BindError> {
         let local: Vec<IpAddr> = local.iter().map(|text| text.parse().expect("address")).collect();
-        plan(mode, host, &local).map(|plan| plan.addresses.iter().map(ToString::to_string).collect())
+        plan(mode, host.map(|text| text.parse().expect("address")), &local).map(|plan| plan.addresses.iter().map(ToString::to_string).collect())
     }
 
     #[test]
@@ -107,7 +102,6 @@ mod tests {
         assert_eq!(addresses(BindMode::Tailnet, None, &["127.0.0.1", "100.128.0.1"]), Err(BindError::NoTailnet));
         assert_eq!(addresses(BindMode::Custom, Some("192.168.1.5"), &usual), ok(&["127.0.0.1", "192.168.1.5"]));
         assert_eq!(addresses(BindMode::Custom, None, &usual), Err(BindError::NoCustomHost));
-        assert!(matches!(addresses(BindMode::Custom, Some("pi.local"), &usual), Err(BindError::BadCustomHost(_))));
         assert_eq!(addresses(BindMode::Auto, None, &usual), ok(&["127.0.0.1"]));
         assert_eq!(addresses(BindMode::Auto, None, &usual[1..]), ok(&["100.101.102.103"]));
         assert_eq!(addresses(BindMode::Auto, None, &usual[1..2]), ok(&["0.0.0.0"]));

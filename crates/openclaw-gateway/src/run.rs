@@ -7,12 +7,12 @@ use std::{fs, io, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path
 
 use openclaw_config::{
     document::Document,
-    env::{self, Env},
+    env::Env,
     files,
-    gateway::GatewayConfig,
     identity,
     paths::Paths,
     settings::{self, Flags, ServerSettings, SettingsError},
+    source::{Source, Sourced},
 };
 use openclaw_protocol::{CloseReason, event, limits};
 use serde_json::json;
@@ -87,14 +87,11 @@ impl StartError {
 /// Settings read from flags, environment and file.
 pub struct Loaded {
     pub document: Document,
-    pub config: GatewayConfig,
     pub settings: ServerSettings,
     pub runtime: Runtime,
-    /// Unknown keys and the like: said, never fatal.
-    pub warnings: Vec<String>,
 }
 
-/// Reads and checks everything that decides how the gateway behaves.
+/// Reads and checks everything that decides how the gateway behaves. The only thing it may write is a generated token.
 ///
 /// # Errors
 /// [`StartError`] naming the key, the reason and the cure.
@@ -104,21 +101,14 @@ pub fn load_settings(paths: &Paths, env: &Env, flags: &Flags) -> Result<Loaded, 
 }
 
 fn settings_from(document: Document, paths: &Paths, env: &Env, flags: &Flags) -> Result<Loaded, StartError> {
-    let validation = openclaw_config::schema::validate(&document);
-    if !validation.errors.is_empty() {
-        let lines: Vec<String> = validation.errors.iter().map(|issue| format!("  × {issue}")).collect();
-        return Err(StartError::Config(format!(
-            "OpenClaw config is invalid: {}\n{}\nFix it, or go back to the last version: openclaw config undo",
-            paths.display(&paths.config_file),
-            lines.join("\n")
-        )));
+    let mut settings = settings::effective_server(flags, env, &document, paths)?;
+    if settings.needs_generated_token {
+        let token = settings::generated_token(paths).map_err(|error| StartError::Failed(error.to_string()))?;
+        settings.token = Some(Sourced::new(token, Source::Generated(paths.token_file())));
     }
-    let warnings = validation.warnings.iter().map(ToString::to_string).collect();
-    let config = GatewayConfig::read(&document);
-    let settings = settings::effective_server(flags, env, &document, paths)?;
     let log_file = document.get("logging.file").and_then(|node| node.as_str()).map(str::to_owned);
-    let runtime = Runtime::new(&settings, &config, log_file).map_err(|error| StartError::Config(error.to_string()))?;
-    Ok(Loaded { document, config, settings, runtime, warnings })
+    let runtime = Runtime::new(&settings, log_file).map_err(|error| StartError::Config(error.to_string()))?;
+    Ok(Loaded { document, settings, runtime })
 }
 
 /// Runs the gateway until it is told to stop.
@@ -139,18 +129,18 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         level: level(loaded.document.get("logging.level").and_then(|node| node.as_str())).unwrap_or(Level::INFO),
         console: Some(if options.verbose { Level::DEBUG } else { Level::INFO }),
     });
-    loaded.warnings.iter().for_each(|warning| tracing::warn!("config: {warning}"));
     let settings = &loaded.settings;
-    let plan = bind::plan(settings.bind, settings.custom_bind_host.as_deref(), &bind::local_addresses())
+    settings.warnings.iter().for_each(|warning| tracing::warn!("config: {warning}"));
+    let plan = bind::plan(settings.bind.value, settings.config.custom_bind_host, &bind::local_addresses())
         .map_err(|error| StartError::Config(error.to_string()))?;
     let store = Store::open(&paths.state_db()).map_err(|error| failed(&error))?;
     let pairing = DeviceRegistry::load(store.clone()).map_err(|error| failed(&error))?;
     let nodes = Nodes::load(&store).map_err(|error| failed(&error))?;
     let identity = identity::load_or_create(paths).map_err(|error| failed(&error))?;
-    let port = settings.port;
+    let port = settings.port.value;
     let listeners = open_listeners(&plan, port, options.force).await?;
     let owner_socket = open_owner_socket(&paths.owner_socket()).map_err(|error| failed(&error))?;
-    let sockets = options.env.get(env::OPENCLAW_MAX_PREAUTH_CONNECTIONS_PER_IP).and_then(|text| text.parse().ok());
+    let sockets = settings.max_preauth_connections_per_ip;
     let gateway = Gateway::new(Parts {
         paths: paths.clone(),
         env: options.env.clone(),
@@ -162,7 +152,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         pairing,
         nodes,
         per_client_sockets: sockets.unwrap_or(limits::PREAUTH_SOCKETS_PER_CLIENT),
-        handshake_timeout: http::handshake_timeout(options.env.get(env::OPENCLAW_HANDSHAKE_TIMEOUT_MS)),
+        handshake_timeout: settings.handshake_timeout.unwrap_or(limits::HANDSHAKE_TIMEOUT),
     });
     let port = listeners.first().and_then(|listener| listener.local_addr().ok()).map_or(port, |address| address.port());
     gateway.set_port(port);
@@ -190,25 +180,30 @@ fn load_or_last_good(options: &Options) -> Result<Loaded, StartError> {
     let (paths, env, flags) = (&options.paths, &options.env, &options.flags);
     let broken = match load_settings(paths, env, flags) {
         Ok(loaded) => {
-            openclaw_config::write::remember_good(paths, &loaded.document);
+            remember_good(paths, &loaded.document);
             return Ok(loaded);
         }
-        // Wrong flags and missing secrets are not the file's fault.
-        Err(error @ (StartError::Settings(_) | StartError::Lock(_) | StartError::Failed(_))) => return Err(error),
-        Err(error @ StartError::Config(_)) => error,
+        // Only a file that cannot be used as such is replaced by its predecessor. What a valid file says stands, also when
+        // it says something that must not start.
+        Err(error @ (StartError::Config(_) | StartError::Settings(SettingsError::InvalidConfig(_)))) => error,
+        Err(error) => return Err(error),
     };
     let Ok(Some(last_good)) = Document::load_last_good(paths, env) else { return Err(broken) };
-    match settings_from(last_good, paths, env, flags) {
-        Ok(mut loaded) => {
-            loaded.warnings.insert(
-                0,
-                format!(
-                    "{broken}\nStarted with the last good config instead. Changes on disk are taken once they are valid"
-                ),
-            );
-            Ok(loaded)
-        }
-        Err(_) => Err(broken),
+    let Ok(mut loaded) = settings_from(last_good, paths, env, flags) else { return Err(broken) };
+    let warning = format!("{broken}. Started with the last good config; the file is taken once it is valid");
+    loaded.settings.warnings.insert(0, warning);
+    Ok(loaded)
+}
+
+/// Keeps the text of a config that works, for the day the file does not.
+pub fn remember_good(paths: &Paths, document: &Document) {
+    let keep = document.exists() && document.includes().is_empty();
+    let known = keep.then(|| files::read_private(&paths.last_known_good(), 8 << 20).ok().flatten()).flatten();
+    if keep
+        && known.as_deref() != Some(document.raw().as_bytes())
+        && let Err(error) = files::write_private_atomic(&paths.last_known_good(), document.raw().as_bytes())
+    {
+        tracing::warn!("the last good config could not be kept: {error}");
     }
 }
 
@@ -390,7 +385,7 @@ fn announce(gateway: &Gateway, plan: &BindPlan, loaded: &Loaded, port: u16) {
         plan.addresses.iter().map(|address| format!("ws://{}", SocketAddr::new(*address, port))).collect();
     let mode = loaded.runtime.policy.mode.name();
     tracing::info!("openclaw {} listening on {}", gateway.version, addresses.join(", "));
-    tracing::info!("auth: {mode} ({})", loaded.settings.auth_source());
+    tracing::info!("auth: {mode} ({})", auth_source(&loaded.settings));
     tracing::info!("log file: {}", gateway.log_file().display());
     if mode == "none" {
         tracing::warn!("auth is off: every program on this machine may use this gateway");
@@ -402,6 +397,11 @@ fn announce(gateway: &Gateway, plan: &BindPlan, loaded: &Loaded, port: u16) {
     tracing::info!(
         "from another machine: ssh -N -L {port}:127.0.0.1:{port} user@this-host, then the same command there"
     );
+}
+
+fn auth_source(settings: &ServerSettings) -> String {
+    let secret = settings.token.as_ref().or(settings.password.as_ref());
+    secret.map_or_else(|| settings.auth_mode.source.to_string(), |secret| secret.source.to_string())
 }
 
 async fn wait_for_stop(gateway: &Arc<Gateway>) {

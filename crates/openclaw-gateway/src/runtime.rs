@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use openclaw_config::{
-    gateway::{AuthMode, GatewayConfig},
+    gateway::{AuthMode, Network},
     settings::ServerSettings,
+    source::Sourced,
 };
 use openclaw_protocol::Secret;
 
@@ -23,8 +24,9 @@ pub struct Runtime {
     trusted_proxies: Vec<Network>,
     /// `gateway.controlUi.basePath`, without a trailing slash; upgrades are accepted on it too.
     base_path: Option<String>,
-    /// `gateway.nodes.commands.allow` / `deny`.
+    /// `gateway.nodes.commands.allow`
     pub node_allow: Vec<String>,
+    /// `gateway.nodes.commands.deny`
     pub node_deny: Vec<String>,
     /// `logging.file`
     pub log_file: Option<String>,
@@ -33,47 +35,56 @@ pub struct Runtime {
 /// Why settings cannot be put in force.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RuntimeError {
-    #[error("gateway.trustedProxies: \"{0}\" is not an address or network (use 10.0.0.5 or 10.0.0.0/24)")]
-    BadProxy(String),
-    #[error("gateway.auth.mode is \"{0}\", but no {0} is configured")]
-    NoSecret(&'static str),
-    #[error("gateway.auth.mode \"trusted-proxy\" is not supported by this version; use \"token\" or \"password\"")]
+    #[error("gateway.auth.mode is \"{0}\", but there is no {0}; set gateway.auth.{0} or OPENCLAW_GATEWAY_{1}")]
+    NoSecret(&'static str, &'static str),
+    #[error(
+        "gateway.auth.mode \"trusted-proxy\" is not supported by this version yet; use \"token\" or \"password\":\n\
+         openclaw config set gateway.auth.mode token"
+    )]
     TrustedProxy,
+    #[error("gateway.tailscale.mode \"{0}\" is not supported by this version yet; run: tailscale {0} {1}")]
+    Tailscale(String, u16),
+    #[error("gateway.tls is not supported by this version yet; use an SSH tunnel, or a proxy that ends TLS")]
+    Tls,
 }
 
 impl Runtime {
-    /// Builds the settings.
+    /// Builds the settings. A setting that cannot be honoured is refused: starting without it could be less safe than
+    /// its owner believes.
     ///
     /// # Errors
     /// [`RuntimeError`]; the settings in force stay as they are.
-    pub fn new(
-        settings: &ServerSettings,
-        config: &GatewayConfig,
-        log_file: Option<String>,
-    ) -> Result<Self, RuntimeError> {
-        let secret = |secret: &Option<Secret>, name| secret.clone().ok_or(RuntimeError::NoSecret(name));
-        let mode = match settings.auth_mode {
+    pub fn new(settings: &ServerSettings, log_file: Option<String>) -> Result<Self, RuntimeError> {
+        let config = &settings.config;
+        let secret = |given: &Option<Sourced<Secret>>, name, variable| {
+            given.as_ref().map(|given| given.value.clone()).ok_or(RuntimeError::NoSecret(name, variable))
+        };
+        let mode = match settings.auth_mode.value {
             AuthMode::None => Mode::None,
-            AuthMode::Token => Mode::Token(secret(&settings.token, "token")?),
-            AuthMode::Password => Mode::Password(secret(&settings.password, "password")?),
+            AuthMode::Token => Mode::Token(secret(&settings.token, "token", "TOKEN")?),
+            AuthMode::Password => Mode::Password(secret(&settings.password, "password", "PASSWORD")?),
             AuthMode::TrustedProxy => return Err(RuntimeError::TrustedProxy),
         };
+        if settings.tailscale.value != openclaw_config::gateway::TailscaleMode::Off {
+            return Err(RuntimeError::Tailscale(settings.tailscale.value.to_string(), settings.port.value));
+        }
+        if config.tls.enabled {
+            return Err(RuntimeError::Tls);
+        }
         let generation = match &mode {
             Mode::None => None,
             Mode::Token(secret) | Mode::Password(secret) => Some(IssuerGeneration::of(secret)),
         };
-        let ui = &config.control_ui;
-        let proxies = config.trusted_proxies.iter();
-        let trusted_proxies =
-            proxies.map(|text| Network::parse(text).ok_or_else(|| RuntimeError::BadProxy(text.clone())));
-        let limit = &config.auth.rate_limit;
+        let (ui, limit) = (&config.control_ui, &config.auth.rate_limit);
+        let millis = |duration: std::time::Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        let base_path = ui.base_path.as_deref().map(|path| format!("/{}", path.trim_matches('/')));
         Ok(Self {
             policy: Policy {
                 mode,
-                auto_approve_local: config.nodes.pairing.auto_approve_local,
+                auto_approve_local: config.nodes.auto_approve_local,
                 allow_insecure_auth: ui.allow_insecure_auth,
                 names: Names::new(
-                    &ui.allowed_origins,
+                    ui.allowed_origins.as_deref().unwrap_or_default(),
                     config.public_origin.as_deref(),
                     ui.dangerously_allow_host_header_origin_fallback,
                     false,
@@ -81,19 +92,15 @@ impl Runtime {
             },
             limits: Limits {
                 max_attempts: limit.max_attempts,
-                window_ms: limit.window_ms,
-                lockout_ms: limit.lockout_ms,
+                window_ms: millis(limit.window),
+                lockout_ms: millis(limit.lockout),
                 exempt_loopback: limit.exempt_loopback,
             },
             generation,
-            trusted_proxies: trusted_proxies.collect::<Result<_, _>>()?,
-            base_path: ui
-                .base_path
-                .as_deref()
-                .map(|path| path.trim_end_matches('/').to_owned())
-                .filter(|p| !p.is_empty()),
-            node_allow: config.nodes.commands.allow.clone(),
-            node_deny: config.nodes.commands.deny.clone(),
+            trusted_proxies: config.trusted_proxies.clone(),
+            base_path: base_path.filter(|path| path != "/"),
+            node_allow: config.nodes.allow_commands.clone(),
+            node_deny: config.nodes.deny_commands.clone(),
             log_file,
         })
     }
@@ -106,66 +113,5 @@ impl Runtime {
     /// True for the paths an upgrade is accepted on: `/` and the Control UI's base path.
     pub fn is_websocket_path(&self, path: &str) -> bool {
         path == "/" || self.base_path.as_deref().is_some_and(|base| path.trim_end_matches('/') == base)
-    }
-}
-
-/// An address or a CIDR block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Network {
-    address: u128,
-    mask: u128,
-    v4: bool,
-}
-
-impl Network {
-    fn parse(text: &str) -> Option<Self> {
-        let (address, prefix) = match text.trim().split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix.parse::<u32>().ok()?)),
-            None => (text.trim(), None),
-        };
-        let address: IpAddr = address.parse().ok()?;
-        let width = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = prefix.unwrap_or(width);
-        if prefix > width {
-            return None;
-        }
-        let host_bits = width - prefix;
-        let mask = if host_bits == 128 { 0 } else { u128::MAX << host_bits };
-        let address_bits = bits(address);
-        Some(Self { address: address_bits & mask, mask, v4: address.is_ipv4() })
-    }
-
-    fn contains(self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        address.is_ipv4() == self.v4 && bits(address) & self.mask == self.address
-    }
-}
-
-fn bits(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(v4) => u128::from(u32::from(v4)),
-        IpAddr::V6(v6) => u128::from(v6),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn networks() {
-        let contains = |network: &str, address: &str| {
-            Network::parse(network).map(|n| n.contains(address.parse().expect("address")))
-        };
-        assert_eq!(contains("10.0.0.5", "10.0.0.5"), Some(true));
-        assert_eq!(contains("10.0.0.5", "10.0.0.6"), Some(false));
-        assert_eq!(contains("10.0.0.0/24", "10.0.0.200"), Some(true));
-        assert_eq!(contains("10.0.0.0/24", "::ffff:10.0.0.200"), Some(true));
-        assert_eq!(contains("10.0.0.0/24", "10.0.1.1"), Some(false));
-        assert_eq!(contains("fd00::/8", "fd12::1"), Some(true));
-        assert_eq!(contains("::/0", "10.0.0.1"), Some(false));
-        for bad in ["", "10.0.0.0/33", "evil", "10.0.0.0/", "10.0.0.0/x"] {
-            assert_eq!(Network::parse(bad), None, "{bad}");
-        }
     }
 }

@@ -15,7 +15,6 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, Method, Request, StatusCode, Version, header};
 use hyper::{body::Incoming as Body, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioTimer;
-use openclaw_protocol::limits;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -279,9 +278,3 @@ pub async fn authenticate(gateway: &Gateway, evidence: &Evidence, token: &str) -
 /// The answer to a socket for which there is no room, written without reading anything.
 pub const NO_ROOM: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n";
-
-/// From accept to an authenticated WebSocket, unless the environment says otherwise (milliseconds).
-pub fn handshake_timeout(override_ms: Option<&str>) -> Duration {
-    let given = override_ms.and_then(|text| text.parse().ok()).filter(|ms| (100..=120_000).contains(ms));
-    given.map_or(limits::HANDSHAKE_TIMEOUT, Duration::from_millis)
-}
