@@ -30,7 +30,7 @@ use crate::{
     clock::now_ms,
     gateway::Gateway,
     hub::Connection,
-    pairing::{ClientMeta, Issued, PairingRequest, TokenCheck, TokenError},
+    pairing::{ClientMeta, Issued, IssuerGeneration, PairingRequest, TokenCheck, TokenError},
 };
 
 /// The nonce of one socket.
@@ -219,6 +219,8 @@ impl Caller<'_> {
             Some((id, _)) => Some(self.issue_token(&params, id, role, &admission, secret_generation.is_some()).await?),
             None => None,
         };
+        // A browser's token dies with the secret it was given for, and so does a connection that rests on it.
+        let secret_generation = secret_generation.or_else(|| self.issuer(device.as_ref(), role, &admission));
         let requested_names = std::mem::take(&mut params.scopes);
         params.auth = openclaw_protocol::connect::AuthBlock::default();
         params.device = None;
@@ -335,6 +337,16 @@ impl Caller<'_> {
         })
         .await?;
         Ok(outcome)
+    }
+
+    fn issuer(
+        &self,
+        device: Option<&(DeviceId, PublicKey)>,
+        role: Role,
+        admission: &Admission,
+    ) -> Option<IssuerGeneration> {
+        let (id, _) = device.filter(|_| admission.method == AuthMethod::DeviceToken)?;
+        self.gateway.pairing.read(|state| state.get(id)?.tokens.get(&role)?.issuer.clone())
     }
 
     /// True when `text` is a token of this device in any role, so that it is checked as one and not as a guess at the

@@ -171,6 +171,9 @@ async fn serve(gateway: &Arc<Gateway>, mut link: Link, connection: &Arc<Connecti
     let mut requests = requests::Requests::new(Arc::clone(gateway), Arc::clone(connection));
     let mut ping = PingClock::new();
     let reason = loop {
+        if let Some(reason) = connection.outbound.aborted() {
+            break reason;
+        }
         let handled = requests.take_turn(&mut link.inbox, TURN);
         if !link.owes()
             && let Some(reason) = connection.outbound.drain(&mut link.out)
@@ -194,7 +197,7 @@ async fn serve(gateway: &Arc<Gateway>, mut link: Link, connection: &Arc<Connecti
                 Step::Lost => return,
                 Step::Broken(reason) => break reason,
             },
-            () = connection.outbound.ready(), if !link.owes() => {}
+            () = connection.outbound.ready() => {}
             () = tokio::task::yield_now(), if waiting => {}
         }
     };

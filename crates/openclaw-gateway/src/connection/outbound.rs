@@ -40,6 +40,17 @@ struct Queue {
     seq: u64,
     /// Set once; nothing is queued after it.
     close: Option<CloseReason>,
+    /// Close without waiting for what is owed.
+    at_once: bool,
+}
+
+impl Queue {
+    fn cut(&mut self, reason: CloseReason) {
+        self.items = VecDeque::new();
+        self.bytes = 0;
+        self.close = Some(reason);
+        self.at_once = true;
+    }
 }
 
 /// The queue. Pushing never blocks: a peer that does not read is closed, not waited for.
@@ -88,11 +99,15 @@ impl Outbound {
     /// Asks the driver to close at once: what is queued is dropped. For revoked rights, where a reply would leak.
     pub fn abort(&self, reason: CloseReason) {
         if let Ok(mut queue) = self.queue.lock() {
-            queue.items.clear();
-            queue.bytes = 0;
-            queue.close = Some(reason);
+            queue.cut(reason);
         }
         self.ready.notify_one();
+    }
+
+    /// The reason to close at once, also while earlier bytes are still unsent.
+    pub fn aborted(&self) -> Option<CloseReason> {
+        let queue = self.queue.lock().ok()?;
+        queue.close.clone().filter(|_| queue.at_once)
     }
 
     /// True once a close was asked for: no more requests may run.
@@ -139,9 +154,7 @@ impl Outbound {
         queue.bytes += item.cost();
         queue.items.push_back(item);
         if queue.bytes > MAX_BUFFERED_BYTES {
-            queue.items.clear();
-            queue.bytes = 0;
-            queue.close = Some(CloseReason::SLOW_CONSUMER);
+            queue.cut(CloseReason::SLOW_CONSUMER);
         }
         drop(queue);
         self.ready.notify_one();
@@ -164,6 +177,7 @@ mod tests {
             outbound.push(frame.clone());
         }
         assert_eq!(outbound.pending_bytes(), 0);
+        assert_eq!(outbound.aborted(), Some(CloseReason::SLOW_CONSUMER));
         assert_eq!(outbound.drain(&mut Vec::new()), Some(CloseReason::SLOW_CONSUMER));
     }
 

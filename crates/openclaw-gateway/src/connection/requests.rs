@@ -135,8 +135,10 @@ impl Requests {
         let (caller, in_flight) = (Arc::clone(&self.caller), Arc::clone(&self.in_flight));
         in_flight.fetch_add(1, Ordering::Relaxed);
         self.gateway.tracker.spawn(async move {
-            let _guard = InFlight(in_flight);
+            let place = InFlight(in_flight);
             let answer = work.await;
+            // The place is free before the reply wakes the connection, which then looks for room.
+            drop(place);
             reply(&caller, &id, answer);
         });
     }
