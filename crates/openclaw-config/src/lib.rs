@@ -5,10 +5,12 @@
 //! asked for, since every CLI command begins here.
 
 pub mod credentials;
+pub mod device_tokens;
 pub mod document;
 pub mod env;
 pub mod files;
 pub mod gateway;
+pub mod identity;
 pub mod path;
 pub mod paths;
 pub mod schema;
@@ -23,5 +25,5 @@ pub use path::ConfigPath;
 pub use paths::{Paths, PathsError, Profile, ProfileName};
 pub use schema::{Issue, Reload, Validation};
 pub use secret_ref::{SecretContext, SecretError, SecretInput, SecretRef};
-pub use settings::{ServerFlags, ServerSettings, SettingsError, effective_server, generated_token};
+pub use settings::{ServerSettings, SettingsError, effective_server, generated_token};
 pub use source::{Source, Sourced};

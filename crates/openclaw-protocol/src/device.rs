@@ -73,6 +73,14 @@ impl PublicKey {
         URL_SAFE_NO_PAD.encode(self.0.as_bytes())
     }
 
+    /// SPKI PEM, the form in which identity files hold it.
+    pub fn to_spki_pem(self) -> String {
+        // RFC 8410: the DER of an Ed25519 SPKI is this fixed prefix and the 32 raw bytes.
+        const PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0];
+        let der = [PREFIX.as_slice(), self.0.as_bytes()].concat();
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der))
+    }
+
     pub fn device_id(self) -> DeviceId {
         DeviceId(hex(&Sha256::digest(self.0.as_bytes())))
     }

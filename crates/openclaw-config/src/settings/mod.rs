@@ -23,7 +23,7 @@ use crate::{
 
 /// Flags of `openclaw gateway run`, unchecked. Empty texts count as not given.
 #[derive(Clone, Debug, Default)]
-pub struct ServerFlags {
+pub struct Flags {
     pub bind: Option<String>,
     /// `0` lets the system choose.
     pub port: Option<String>,
@@ -55,9 +55,16 @@ pub struct ServerSettings {
     pub warnings: Vec<String>,
 }
 
+impl ServerSettings {
+    /// Where the secret clients must know comes from; the mode's own source when there is none.
+    pub fn auth_source(&self) -> &Source {
+        self.token.as_ref().or(self.password.as_ref()).map_or(&self.auth_mode.source, |secret| &secret.source)
+    }
+}
+
 /// Computes the settings, or says why the gateway does not start.
 pub fn effective_server(
-    flags: &ServerFlags,
+    flags: &Flags,
     env: &Env,
     doc: &Document,
     paths: &Paths,
@@ -214,7 +221,7 @@ struct Secrets {
 }
 
 impl Secrets {
-    fn gather(flags: &ServerFlags, env: &Env, config: &GatewayConfig) -> Result<Self, SettingsError> {
+    fn gather(flags: &Flags, env: &Env, config: &GatewayConfig) -> Result<Self, SettingsError> {
         let password_flag = match (trimmed(flags.password.as_ref()), &flags.password_file) {
             (Some(_), Some(_)) => return Err(SettingsError::TwoPasswords),
             (Some(password), None) => Some((password, "--password")),
