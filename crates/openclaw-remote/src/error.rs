@@ -130,6 +130,9 @@ pub enum Error {
     Insecure(Insecure),
     #[error("a TLS fingerprint is configured, but {url} is not a wss:// URL")]
     PinWithoutTls { url: String },
+    /// The credential rules gave nothing that may be sent.
+    #[error("{0}")]
+    Credentials(Box<openclaw_config::credentials::CredentialError>),
     /// This machine's device identity cannot be read or written.
     #[error("the device identity cannot be used: {0}")]
     Identity(String),
@@ -184,7 +187,11 @@ impl Error {
     /// The stage that failed.
     pub const fn stage(&self) -> Stage {
         match self {
-            Self::Url(_) | Self::Insecure(_) | Self::PinWithoutTls { .. } | Self::Identity(_) => Stage::Target,
+            Self::Url(_)
+            | Self::Insecure(_)
+            | Self::PinWithoutTls { .. }
+            | Self::Credentials(_)
+            | Self::Identity(_) => Stage::Target,
             Self::Name { .. } => Stage::Name,
             Self::Connect { .. } => Stage::Connect,
             Self::Tls { .. } => Stage::Tls,
@@ -212,6 +219,7 @@ impl Error {
             Self::Url(_) => "url",
             Self::Insecure(_) => "plaintext_refused",
             Self::PinWithoutTls { .. } => "pin_without_tls",
+            Self::Credentials(_) => "credentials",
             Self::Identity(_) => "identity",
             Self::Name { .. } => "name",
             Self::Connect { failure, .. } => match failure {

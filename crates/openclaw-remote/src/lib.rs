@@ -12,6 +12,8 @@ pub mod dial;
 pub mod error;
 pub mod handshake;
 pub mod remedy;
+pub mod store;
+pub mod target;
 pub mod tls;
 pub mod url;
 
@@ -20,5 +22,6 @@ pub use deadline::Deadline;
 pub use dial::Endpoint;
 pub use error::{Error, Stage};
 pub use remedy::{Place, Remedy};
+pub use target::{Target, TargetError};
 pub use tls::Fingerprint;
 pub use url::GatewayUrl;
