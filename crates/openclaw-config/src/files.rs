@@ -269,3 +269,140 @@ fn sync_directory_of(path: &Path) -> Result<(), FileError> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(FileError::io("flush", dir))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().mode() & 0o777
+    }
+
+    /// Sets the umask for this test's process. Under a runner that shares the process, other tests only get stricter
+    /// conditions to prove the same.
+    fn with_umask(mask: u32) {
+        rustix::process::umask(rustix::fs::Mode::from_bits_truncate(mask));
+    }
+
+    #[test]
+    fn p_76_modes_do_not_depend_on_the_umask() {
+        let dir = tempfile::tempdir().unwrap();
+        for mask in [0o000, 0o022, 0o777] {
+            with_umask(mask);
+            let made = dir.path().join(format!("{mask:o}")).join("below");
+            create_private_dir(&made).unwrap();
+            assert_eq!((mode(&made), mode(made.parent().unwrap())), (0o700, 0o700), "umask {mask:o}");
+            let file = made.join("f");
+            write_private_atomic(&file, b"one").unwrap();
+            write_private_atomic(&file, b"two").unwrap();
+            assert_eq!(mode(&file), 0o600, "umask {mask:o}");
+            assert_eq!(read_private(&file, 10).unwrap().as_deref(), Some(&b"two"[..]));
+            let _lock = FileLock::try_acquire(&made.join("l")).unwrap().unwrap();
+            assert_eq!(mode(&made.join("l")), 0o600, "umask {mask:o}");
+            assert_eq!(fs::read_dir(&made).unwrap().count(), 2, "no temporary file is left");
+        }
+        with_umask(0o022);
+    }
+
+    #[test]
+    fn p_76_loose_ones_are_tightened() {
+        let dir = tempfile::tempdir().unwrap();
+        let (sub, file) = (dir.path().join("d"), dir.path().join("f"));
+        fs::create_dir(&sub).unwrap();
+        fs::write(&file, "x").unwrap();
+        fs::set_permissions(&sub, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        create_private_dir(&sub).unwrap();
+        assert_eq!(mode(&sub), 0o700);
+        read_private(&file, 10).unwrap();
+        assert_eq!(mode(&file), 0o600);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+        tighten(&file).unwrap();
+        assert_eq!(mode(&file), 0o600);
+        tighten(&dir.path().join("gone")).unwrap();
+    }
+
+    /// A path that belongs to somebody else, whoever runs the test.
+    fn foreign(dir: &Path, is_dir: bool) -> PathBuf {
+        if our_uid() != 0 {
+            return PathBuf::from(if is_dir { "/" } else { "/proc/1/environ" });
+        }
+        let path = dir.join(if is_dir { "fd" } else { "ff" });
+        if is_dir {
+            fs::create_dir(&path).unwrap()
+        } else {
+            fs::write(&path, "x").unwrap()
+        }
+        std::os::unix::fs::chown(&path, Some(12_345), Some(12_345)).unwrap();
+        path
+    }
+
+    #[test]
+    fn p_77_foreign_ownership_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let theirs = foreign(dir.path(), true);
+        let error = create_private_dir(&theirs).unwrap_err();
+        assert!(matches!(error, FileError::ForeignOwner { .. }), "{error}");
+        assert!(error.to_string().contains("belongs to user id"), "{error}");
+        let file = foreign(dir.path(), false);
+        if our_uid() == 0 {
+            assert!(matches!(check_ownership(&file), Err(FileError::ForeignOwner { .. })));
+            assert!(matches!(read_private(&file, 10), Err(FileError::ForeignOwner { .. })));
+        }
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&theirs, &link).unwrap();
+        assert!(matches!(check_ownership(&link), Err(FileError::ForeignOwner { .. })));
+        check_ownership(&dir.path().join("gone")).unwrap();
+        check_ownership(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn links_are_not_written_or_read_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+        fs::write(&real, "x").unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        assert!(matches!(write_private_atomic(&link, b"y"), Err(FileError::Symlink { .. })));
+        assert!(matches!(read_private(&link, 10), Err(FileError::Symlink { .. })));
+        assert_eq!(fs::read(&real).unwrap(), b"x");
+        assert!(FileLock::try_acquire(&link).is_err());
+    }
+
+    #[test]
+    fn reads_are_bounded_and_only_of_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("f");
+        assert_eq!(read_private(&file, 3).unwrap(), None);
+        fs::write(&file, "1234").unwrap();
+        assert!(matches!(read_private(&file, 3), Err(FileError::TooLarge { limit: 3, .. })));
+        assert!(read_private(&file, 4).unwrap().is_some());
+        assert!(matches!(read_private(dir.path(), 3), Err(FileError::WrongKind { .. })));
+        let fifo = dir.path().join("p");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+        assert!(matches!(read_private(&fifo, 3), Err(FileError::WrongKind { .. })));
+    }
+
+    #[test]
+    fn a_lock_has_one_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let held = FileLock::try_acquire(&path).unwrap().unwrap();
+        assert!(FileLock::try_acquire(&path).unwrap().is_none());
+        assert!(matches!(FileLock::acquire(&path, Duration::ZERO), Err(FileError::Locked { .. })));
+        drop(held);
+        assert!(FileLock::acquire(&path, Duration::ZERO).is_ok());
+    }
+
+    #[test]
+    fn stale_temporaries_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("f");
+        for name in [".f.1.ab.tmp", ".f.2.cd.tmp", ".other.1.tmp", "f.tmp", "f"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        remove_stale_temporaries(&file);
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [".other.1.tmp", "f", "f.tmp"]);
+    }
+}

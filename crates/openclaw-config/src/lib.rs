@@ -13,10 +13,12 @@ pub mod gateway;
 pub mod identity;
 pub mod path;
 pub mod paths;
+pub mod redact;
 pub mod schema;
 pub mod secret_ref;
 pub mod settings;
 pub mod source;
+pub mod write;
 
 pub use document::{Document, LoadError, Node, Provenance};
 pub use env::{Env, EnvSource};

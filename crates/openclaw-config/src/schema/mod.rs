@@ -140,6 +140,23 @@ pub(crate) fn find(path: &ConfigPath) -> Found {
     Found::Known { kind, key: last, reload }
 }
 
+/// One step down, for walkers that go along.
+pub(crate) enum Stepped {
+    Known(&'static Kind),
+    Loose,
+    Unknown,
+}
+
+/// Follows one step.
+pub(crate) fn step(kind: &'static Kind, step: &str) -> Stepped {
+    match step_into(kind, step) {
+        Step::Key(key) => Stepped::Known(&key.kind),
+        Step::Item(kind) => Stepped::Known(kind),
+        Step::Loose => Stepped::Loose,
+        Step::Unknown => Stepped::Unknown,
+    }
+}
+
 enum Step {
     Key(&'static Key),
     Item(&'static Kind),

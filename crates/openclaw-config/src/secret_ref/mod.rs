@@ -56,13 +56,16 @@ impl SecretRef {
             return Err("a SecretRef has the keys source, provider and id only");
         }
         let text = |key: &str| node.entry(key).map(|entry| entry.as_str().unwrap_or_default());
-        let source =
-            text("source").and_then(Source::parse).ok_or("the source of a SecretRef is env, file, exec or store")?;
-        let provider = text("provider").map(str::to_owned);
+        Self::check(text("source"), text("provider"), text("id"))
+    }
+
+    fn check(source: Option<&str>, provider: Option<&str>, id: Option<&str>) -> Result<Self, &'static str> {
+        let source = source.and_then(Source::parse).ok_or("the source of a SecretRef is env, file, exec or store")?;
+        let provider = provider.map(str::to_owned);
         if provider.as_deref().is_some_and(|alias| !is_provider_alias(alias)) {
             return Err("the provider of a SecretRef has the form [a-z][a-z0-9_-]{0,63}");
         }
-        let id = text("id").unwrap_or_default().to_owned();
+        let id = id.unwrap_or_default().to_owned();
         let (valid, reason) = match source {
             Source::Env => (is_env_id(&id), "the id of an env SecretRef must be a variable name such as GATEWAY_TOKEN"),
             Source::File => (
@@ -76,6 +79,11 @@ impl SecretRef {
         };
         if valid { Ok(Self { source, provider, id }) } else { Err(reason) }
     }
+}
+
+/// Whether three texts make a reference, so that redaction may show it.
+pub(crate) fn is_reference(source: Option<&str>, provider: Option<&str>, id: Option<&str>) -> bool {
+    SecretRef::check(source, provider, id).is_ok()
 }
 
 /// `[a-z][a-z0-9_-]{0,63}`
