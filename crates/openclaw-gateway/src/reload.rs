@@ -15,7 +15,7 @@ use crate::{clock::now_ms, gateway::Gateway, health, run, runtime::Runtime};
 const SETTLE: Duration = Duration::from_millis(150);
 
 /// Watches the config file until the gateway ends.
-pub async fn watch(gateway: Arc<Gateway>, started_with: String) {
+pub async fn watch(gateway: Arc<Gateway>) {
     let (changed, mut changes) = mpsc::channel(1);
     let config = gateway.paths.config_file.clone();
     // The directory is watched, not the file: an atomic write replaces the file.
@@ -37,7 +37,7 @@ pub async fn watch(gateway: Arc<Gateway>, started_with: String) {
     if let Err(error) = watcher.watch(&directory, RecursiveMode::NonRecursive) {
         return tracing::warn!("config changes will need a restart: cannot watch {} ({error})", directory.display());
     }
-    let mut last = Some(started_with);
+    let mut rejected = None;
     loop {
         tokio::select! {
             () = gateway.cancel.cancelled() => return,
@@ -45,13 +45,13 @@ pub async fn watch(gateway: Arc<Gateway>, started_with: String) {
         }
         tokio::time::sleep(SETTLE).await;
         while changes.try_recv().is_ok() {}
-        let revision = Document::load(&gateway.paths, &gateway.env).map(|document| document.revision().to_owned()).ok();
-        if revision.is_some() && revision == last {
+        let found = Document::load(&gateway.paths, &gateway.env).map(|document| document.revision().to_owned()).ok();
+        // Already in force (a write over RPC reloads by itself), or already refused.
+        if found.is_some() && (found.as_ref() == Some(&gateway.runtime.load().revision) || found == rejected) {
             continue;
         }
-        last = revision;
         // What failed has been said; the settings in force stay.
-        let _ = reload(&gateway).await;
+        rejected = reload(&gateway).await.err().and(found);
     }
 }
 

@@ -100,6 +100,14 @@ pub fn load_settings(paths: &Paths, env: &Env, flags: &Flags) -> Result<Loaded, 
     settings_from(document, paths, env, flags)
 }
 
+/// Whether a gateway would start with this config.
+///
+/// # Errors
+/// [`StartError`], as a start would say.
+pub fn check_settings(document: Document, paths: &Paths, env: &Env, flags: &Flags) -> Result<(), StartError> {
+    settings_from(document, paths, env, flags).map(|_| ())
+}
+
 fn settings_from(document: Document, paths: &Paths, env: &Env, flags: &Flags) -> Result<Loaded, StartError> {
     let mut settings = settings::effective_server(flags, env, &document, paths)?;
     if settings.needs_generated_token {
@@ -107,7 +115,7 @@ fn settings_from(document: Document, paths: &Paths, env: &Env, flags: &Flags) ->
         settings.token = Some(Sourced::new(token, Source::Generated(paths.token_file())));
     }
     let log_file = document.get("logging.file").and_then(|node| node.as_str()).map(str::to_owned);
-    let runtime = Runtime::new(&settings, log_file).map_err(|error| StartError::Config(error.to_string()))?;
+    let runtime = Runtime::new(&settings, log_file, document.revision().to_owned()).map_err(|error| StartError::Config(error.to_string()))?;
     Ok(Loaded { document, settings, runtime })
 }
 
@@ -164,7 +172,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     gateway.tracker.spawn(tick(Arc::clone(&gateway)));
     gateway.tracker.spawn(refresh_health(Arc::clone(&gateway)));
     gateway.tracker.spawn(sweep(Arc::clone(&gateway)));
-    gateway.tracker.spawn(reload::watch(Arc::clone(&gateway), loaded.document.revision().to_owned()));
+    gateway.tracker.spawn(reload::watch(Arc::clone(&gateway)));
     lock.announce(&format!("ws://127.0.0.1:{port}"))?;
     announce(&gateway, &plan, &loaded, port);
     wait_for_stop(&gateway).await;

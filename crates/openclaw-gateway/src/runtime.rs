@@ -30,6 +30,8 @@ pub struct Runtime {
     pub node_deny: Vec<String>,
     /// `logging.file`
     pub log_file: Option<String>,
+    /// [`openclaw_config::Document::revision`] of the config these settings were read from.
+    pub revision: String,
 }
 
 /// Why settings cannot be put in force.
@@ -54,7 +56,7 @@ impl Runtime {
     ///
     /// # Errors
     /// [`RuntimeError`]; the settings in force stay as they are.
-    pub fn new(settings: &ServerSettings, log_file: Option<String>) -> Result<Self, RuntimeError> {
+    pub fn new(settings: &ServerSettings, log_file: Option<String>, revision: String) -> Result<Self, RuntimeError> {
         let config = &settings.config;
         let secret = |given: &Option<Sourced<Secret>>, name, variable| {
             given.as_ref().map(|given| given.value.clone()).ok_or(RuntimeError::NoSecret(name, variable))
@@ -102,6 +104,7 @@ impl Runtime {
             node_allow: config.nodes.allow_commands.clone(),
             node_deny: config.nodes.deny_commands.clone(),
             log_file,
+            revision,
         })
     }
 
