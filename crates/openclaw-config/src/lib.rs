@@ -4,6 +4,8 @@
 //! The crate knows nothing of channels, providers or methods; it starts no runtime and reads only the files it is
 //! asked for, since every CLI command begins here.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))] // A test may stop at the first surprise.
+
 pub mod credentials;
 pub mod device_tokens;
 pub mod document;

@@ -173,6 +173,9 @@ struct Settled {
     warnings: Vec<Warning>,
 }
 
+const ENV_URL: &str = "env:OPENCLAW_GATEWAY_URL";
+const REMOTE_URL: &str = "config:gateway.remote.url";
+const LOCAL: &str = "local loopback";
 const EXPLICIT: &str = "explicit";
 const ENV_TOKEN: &str = "env:OPENCLAW_GATEWAY_TOKEN";
 const ENV_PASSWORD: &str = "env:OPENCLAW_GATEWAY_PASSWORD";
@@ -184,6 +187,12 @@ const GENERATED: &str = "generated";
 
 fn settle(inputs: &Inputs<'_>, table: &mut Table) -> Result<Settled, CredentialErrorKind> {
     let target = target(inputs)?;
+    table.target(match target.1 {
+        UrlSource::Flag => EXPLICIT,
+        UrlSource::Env => ENV_URL,
+        UrlSource::RemoteConfig => REMOTE_URL,
+        UrlSource::LocalLoopback => LOCAL,
+    });
     let explicit_token = inputs.flags.token.as_ref().and_then(present);
     let explicit_password = inputs.flags.password.as_ref().and_then(present);
     let explicit = explicit_token.is_some() || explicit_password.is_some();

@@ -3,8 +3,8 @@
 use openclaw_protocol::Secret;
 
 use super::{
-    AUTH_PASSWORD, AUTH_TOKEN, Configured, ENV_PASSWORD, ENV_TOKEN, EXPLICIT, GENERATED, Inputs, REMOTE_PASSWORD,
-    REMOTE_TOKEN, Warning, present,
+    AUTH_PASSWORD, AUTH_TOKEN, Configured, ENV_PASSWORD, ENV_TOKEN, ENV_URL, EXPLICIT, GENERATED, Inputs, LOCAL,
+    REMOTE_PASSWORD, REMOTE_TOKEN, REMOTE_URL, Warning, present,
 };
 
 /// What became of a source.
@@ -21,9 +21,9 @@ pub enum State {
 /// One source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Considered {
-    /// `token` or `password`.
+    /// `url`, `token` or `password`.
     pub field: &'static str,
-    /// `env:OPENCLAW_GATEWAY_TOKEN`, `config:gateway.auth.token`…
+    /// `explicit`, `env:OPENCLAW_GATEWAY_TOKEN`, `config:gateway.auth.token`, `generated`, `local loopback`…
     pub name: &'static str,
     pub state: State,
     /// Start of the secret's SHA-256, to compare secrets by eye. `None` for one that is absent or was not read.
@@ -32,6 +32,7 @@ pub struct Considered {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Field {
+    Url,
     Token,
     Password,
 }
@@ -39,6 +40,7 @@ pub(super) enum Field {
 impl Field {
     const fn as_str(self) -> &'static str {
         match self {
+            Self::Url => "url",
             Self::Token => "token",
             Self::Password => "password",
         }
@@ -69,6 +71,11 @@ impl Table {
             Configured::Value(secret) => (present(secret), false),
             Configured::Unresolved(_) | Configured::Deferred(_) => (None, true),
         };
+        let text = |url: &Option<String>| url.as_deref().is_some_and(|url| !url.trim().is_empty());
+        add(Field::Url, EXPLICIT, None, text(&inputs.flags.url));
+        add(Field::Url, ENV_URL, None, text(&inputs.env.url));
+        add(Field::Url, REMOTE_URL, None, text(&inputs.remote_url));
+        add(Field::Url, LOCAL, None, true);
         add(Field::Token, EXPLICIT, plain(&inputs.flags.token), false);
         add(Field::Token, ENV_TOKEN, plain(&inputs.env.token), false);
         for (name, input) in [(AUTH_TOKEN, &inputs.auth_token), (REMOTE_TOKEN, &inputs.remote_token)] {
@@ -89,6 +96,21 @@ impl Table {
             }
         }
         table
+    }
+
+    /// Notes which URL won; the others are ignored for it.
+    pub(super) fn target(&mut self, name: &'static str) {
+        for row in self.rows.iter_mut().filter(|row| row.field == Field::Url.as_str()) {
+            if row.name == name {
+                row.state = State::Used;
+            } else if matches!(row.state, State::Ignored(_)) {
+                row.state = State::Ignored(match row.name {
+                    REMOTE_URL if name == LOCAL => "gateway.mode is not remote".to_owned(),
+                    LOCAL if name == REMOTE_URL => "gateway.mode is remote".to_owned(),
+                    _ => "a source of higher rank is used".to_owned(),
+                });
+            }
+        }
     }
 
     pub(super) fn used(&mut self, field: Field, name: &'static str, secret: Secret) -> (Secret, &'static str) {

@@ -63,45 +63,25 @@ choice! {
 
 choice! {
     /// Tailscale in front of the gateway.
-    TailscaleMode { Off = "off", Serve = "serve", Funnel = "funnel" }
-}
-
-impl Default for TailscaleMode {
-    fn default() -> Self {
-        Self::Off
-    }
+    #[derive(Default)]
+    TailscaleMode { #[default] Off = "off", Serve = "serve", Funnel = "funnel" }
 }
 
 choice! {
     /// How bytes reach the remote gateway.
-    Transport { Ssh = "ssh", Direct = "direct" }
-}
-
-impl Default for Transport {
-    /// The SSH one (checklist S-062).
-    fn default() -> Self {
-        Self::Ssh
-    }
+    #[derive(Default)]
+    Transport { /// As when unset (checklist S-062).
+        #[default] Ssh = "ssh", Direct = "direct" }
 }
 
 choice! {
     /// How unknown SSH host keys are treated.
-    HostKeyPolicy { Strict = "strict", Openssh = "openssh" }
-}
-
-impl Default for HostKeyPolicy {
-    fn default() -> Self {
-        Self::Strict
-    }
+    #[derive(Default)]
+    HostKeyPolicy { #[default] Strict = "strict", Openssh = "openssh" }
 }
 
 choice! {
     /// How config changes reach a running gateway.
-    ReloadMode { Off = "off", Restart = "restart", Hot = "hot", Hybrid = "hybrid" }
-}
-
-impl Default for ReloadMode {
-    fn default() -> Self {
-        Self::Hybrid
-    }
+    #[derive(Default)]
+    ReloadMode { Off = "off", Restart = "restart", Hot = "hot", #[default] Hybrid = "hybrid" }
 }

@@ -13,7 +13,7 @@ mod words;
 
 use serde_json::Value;
 
-pub use restore::{RestoreError, restore, restore_raw};
+pub use restore::{RestoreError, restore, restore_patch, restore_raw};
 pub use text::raw;
 
 use crate::document::Document;
@@ -92,7 +92,8 @@ impl Secrets {
 
     fn add(&mut self, secret: String) {
         let trimmed = secret.trim();
-        if trimmed.len() >= SHORTEST_ALIAS && trimmed != MARKER && !self.0.iter().any(|known| known == trimmed) {
+        if trimmed.len() >= SHORTEST_ALIAS && !MARKER.contains(trimmed) && !self.0.iter().any(|known| known == trimmed)
+        {
             self.0.push(trimmed.to_owned());
             // Longest first, so that a secret inside another does not spoil it.
             self.0.sort_by_key(|secret| std::cmp::Reverse(secret.len()));

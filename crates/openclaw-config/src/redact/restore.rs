@@ -26,6 +26,30 @@ pub fn restore(edited: &Value, original: &Value) -> Result<Value, RestoreError> 
     place(edited, Some((original, &redacted)), &mut ConfigPath::default())
 }
 
+/// A merge patch made from a redacted config: an entry that is still its marker is taken out, since it asks for no
+/// change, and so no secret is copied from an included file. Lists replace as a whole and get their secrets back. Not
+/// for paths that are replaced instead of merged; there use [`restore`].
+pub fn restore_patch(patch: &Value, original: &Value) -> Result<Value, RestoreError> {
+    let redacted = super::value(original);
+    unmark(patch, Some((original, &redacted)), &mut ConfigPath::default())
+}
+
+fn unmark(patch: &Value, original: Option<(&Value, &Value)>, path: &mut ConfigPath) -> Result<Value, RestoreError> {
+    let Value::Object(entries) = patch else { return place(patch, original, path) };
+    let mut out = Map::new();
+    for (key, entry) in entries {
+        let below = original.and_then(|(original, redacted)| Some((original.get(key)?, redacted.get(key)?)));
+        let unchanged =
+            entry.is_string() && holds_marker(entry) && below.is_some_and(|(_, redacted)| redacted == entry);
+        if !unchanged {
+            path.push(key);
+            out.insert(key.clone(), unmark(entry, below, path)?);
+            path.pop();
+        }
+    }
+    Ok(Value::Object(out))
+}
+
 /// The same for the file's text: literals by their place, comments by the original comment with the same masked text.
 pub fn restore_raw(edited: &str, original: &str) -> Result<String, RestoreError> {
     let edited = strip_bom(edited);

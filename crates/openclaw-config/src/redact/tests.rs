@@ -188,6 +188,27 @@ fn a_marker_never_takes_another_places_secret() {
 }
 
 #[test]
+fn patches_lose_their_unchanged_markers() {
+    let original =
+        json!({"gateway": {"port": 1, "auth": {"token": "t0k3n", "mode": "token"}}, "x": {"tokens": ["a1", "b2"]}});
+    let patch = json!({"gateway": {"port": 2, "auth": {"token": MARKER}}, "x": {"tokens": [MARKER, MARKER, "c3"]}});
+    let expected = json!({"gateway": {"port": 2, "auth": {}}, "x": {"tokens": ["a1", "b2", "c3"]}});
+    assert_eq!(restore_patch(&patch, &original), Ok(expected));
+    let wrong = json!({"gateway": {"auth": {"password": MARKER}}});
+    assert!(restore_patch(&wrong, &original).is_err());
+    let null = json!({"gateway": null});
+    assert_eq!(restore_patch(&null, &original), Ok(null));
+}
+
+#[test]
+fn a_secret_like_the_marker_itself() {
+    let original = json!({"gateway": {"auth": {"token": "REDACTED", "password": "OPENCLAW"}}});
+    let shown = value(&original);
+    assert_eq!(shown, json!({"gateway": {"auth": {"token": MARKER, "password": MARKER}}}));
+    assert_eq!(restore(&shown, &original), Ok(original));
+}
+
+#[test]
 fn numbers_come_back_as_numbers() {
     let original = json!({"gateway": {"auth": {"token": 12_345_678}}});
     let shown = value(&original);

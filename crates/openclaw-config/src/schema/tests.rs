@@ -89,6 +89,13 @@ fn unknown_keys_warn_with_a_suggestion() {
     );
 }
 
+#[test]
+fn unset_variables_warn() {
+    let expected = "gateway.auth.token: the environment variable NOPE is unset, so this value counts as unset";
+    assert_eq!(warnings("{gateway:{auth:{token:'${NOPE}'}}}"), [expected]);
+    assert_eq!(warnings("{gateway:{auth:{token:'$${NOPE}'}}}"), Vec::<String>::new());
+}
+
 /// C-17 and the keys of protocol-3 configs: accepted without a word.
 #[test]
 fn dropped_and_older_keys_are_known() {

@@ -88,7 +88,18 @@ pub fn validate(doc: &Document) -> Validation {
         });
     }
     cross_checks(doc, &mut walk.found);
+    unset_variables(doc, &mut walk.found);
     walk.found
+}
+
+/// `${NAME}` of variables that are unset stays in the text, which whoever reads it treats as unset.
+fn unset_variables(doc: &Document, found: &mut Validation) {
+    doc.root().walk(&mut ConfigPath::default(), &mut |path, node| {
+        for name in node.as_text().map(|text| text.unresolved.as_slice()).unwrap_or_default() {
+            let message = format!("the environment variable {name} is unset, so this value counts as unset");
+            found.warnings.push(issue(&path.to_string(), &message, Some(node)));
+        }
+    });
 }
 
 /// Faults that involve two keys.
