@@ -59,6 +59,7 @@ pub struct Route {
 #[derive(Clone, Copy, Debug)]
 enum Serve {
     Live,
+    Started,
     Ready,
     Page,
 }
@@ -67,6 +68,8 @@ enum Serve {
 pub const ROUTES: &[Route] = &[
     Route { path: "/health", auth: RouteAuth::Probe, serve: Serve::Live },
     Route { path: "/healthz", auth: RouteAuth::Probe, serve: Serve::Live },
+    Route { path: "/startup", auth: RouteAuth::Probe, serve: Serve::Started },
+    Route { path: "/startupz", auth: RouteAuth::Probe, serve: Serve::Started },
     Route { path: "/ready", auth: RouteAuth::Probe, serve: Serve::Ready },
     Route { path: "/readyz", auth: RouteAuth::Probe, serve: Serve::Ready },
     Route { path: "/", auth: RouteAuth::Public, serve: Serve::Page },
@@ -143,6 +146,8 @@ async fn route(
         only_get(request.method())?;
         return Ok(match serve {
             Serve::Ready => ready(gateway, &evidence, request.headers()).await,
+            // Nothing listens before everything has started.
+            Serve::Started => json_reply(StatusCode::OK, &json!({"ok": true, "status": "started"})),
             Serve::Live | Serve::Page => json_reply(StatusCode::OK, &json!({"ok": true, "status": "live"})),
         });
     }
