@@ -4,6 +4,7 @@
 //! the object override. Merging follows the release: objects merge, arrays join, other values replace.
 
 use std::{
+    collections::HashMap,
     fs::{self, File},
     path::{Path, PathBuf},
     sync::Arc,
@@ -153,11 +154,14 @@ impl Includer {
 fn merge(under: Node, over: Node) -> Node {
     let kind = match (under.kind, over.kind) {
         (Kind::Object(mut entries), Kind::Object(overriding)) => {
+            let places: HashMap<String, usize> =
+                entries.iter().enumerate().map(|(at, (key, _))| (key.clone(), at)).collect();
             for (key, node) in overriding {
-                match entries.iter().position(|(name, _)| *name == key) {
-                    Some(at) => {
-                        let (name, earlier) = entries.remove(at);
-                        entries.insert(at, (name, merge(earlier, node)));
+                match places.get(&key) {
+                    Some(&at) => {
+                        let empty = Node { kind: Kind::Null, provenance: node.provenance.clone() };
+                        let earlier = std::mem::replace(&mut entries[at].1, empty);
+                        entries[at].1 = merge(earlier, node);
                     }
                     None => entries.push((key, node)),
                 }

@@ -11,6 +11,8 @@ mod shape;
 mod text;
 mod words;
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 pub use restore::{RestoreError, restore, restore_patch, restore_raw};
@@ -60,9 +62,17 @@ pub fn is_secret(config: &Value, path: &crate::ConfigPath) -> bool {
     }
 }
 
+/// Secrets that are looked for inside other texts. More than these are only found where a whole text is one, so that
+/// a config made of thousands of them costs no square of its size.
+const SOUGHT_INSIDE: usize = 512;
+
 /// Secrets that were found, to find them again.
 #[derive(Default)]
-struct Secrets(Vec<String>);
+struct Secrets {
+    all: HashSet<String>,
+    /// Longest first, so that a secret inside another does not spoil it.
+    inside: Vec<String>,
+}
 
 impl Secrets {
     fn collect(&mut self, node: &Value, scope: Scope) {
@@ -92,18 +102,20 @@ impl Secrets {
 
     fn add(&mut self, secret: String) {
         let trimmed = secret.trim();
-        if trimmed.len() >= SHORTEST_ALIAS && !MARKER.contains(trimmed) && !self.0.iter().any(|known| known == trimmed)
-        {
-            self.0.push(trimmed.to_owned());
-            // Longest first, so that a secret inside another does not spoil it.
-            self.0.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        let is_alias = trimmed.len() >= SHORTEST_ALIAS && !MARKER.contains(trimmed);
+        if is_alias && self.all.insert(trimmed.to_owned()) && self.inside.len() < SOUGHT_INSIDE {
+            let at = self.inside.partition_point(|known| known.len() >= trimmed.len());
+            self.inside.insert(at, trimmed.to_owned());
         }
     }
 
     /// `text` with every known secret in it replaced; `None` if there is none.
     fn mask(&self, text: &str) -> Option<String> {
+        if self.all.contains(text.trim()) {
+            return Some(MARKER.to_owned());
+        }
         let mut masked = None::<String>;
-        for secret in &self.0 {
+        for secret in &self.inside {
             if masked.as_deref().unwrap_or(text).contains(secret.as_str()) {
                 masked = Some(masked.as_deref().unwrap_or(text).replace(secret.as_str(), MARKER));
             }
@@ -131,6 +143,9 @@ fn mask(node: &Value, scope: Scope, secrets: &Secrets) -> Value {
 /// One text by its scope and by the secrets known from elsewhere.
 fn mask_string(text: &str, scope: Scope, secrets: &Secrets) -> Option<String> {
     let by_scope = scope.mask_text(text);
+    if by_scope.as_deref() == Some(MARKER) {
+        return by_scope;
+    }
     let shown = by_scope.as_deref().unwrap_or(text);
     secrets.mask(shown).or(by_scope)
 }

@@ -145,9 +145,10 @@ fn place(edited: &Value, original: Option<(&Value, &Value)>, path: &mut ConfigPa
                 Some((Value::Array(originals), Value::Array(redacted))) => (originals.as_slice(), redacted.as_slice()),
                 _ => (&[][..], &[][..]),
             };
+            let grew = items.len() >= redacted.len() && items.iter().zip(redacted).all(|(a, b)| a == b);
             let mut out = Vec::with_capacity(items.len());
             for (i, item) in items.iter().enumerate() {
-                let partner = if holds_marker(item) { partner(i, items, redacted) } else { Some(i) };
+                let partner = if grew || !holds_marker(item) { Some(i) } else { partner(i, items, redacted) };
                 let below = partner.and_then(|at| Some((originals.get(at)?, redacted.get(at)?)));
                 path.push(&i.to_string());
                 out.push(place(item, below, path)?);
@@ -159,19 +160,21 @@ fn place(edited: &Value, original: Option<(&Value, &Value)>, path: &mut ConfigPa
     }
 }
 
-/// The original item that an edited one is: the one of the same id, else the only one that looks the same, else the
-/// one at its place in a list that only grew at its end or kept its length.
+/// Longest list whose items are told apart by looking at all of them.
+const LONGEST_COMPARED: usize = 1_000;
+
+/// The original item that an edited one is, in a list that did more than grow at its end: the one of the same id, else
+/// the only one that looks the same, else the one at its place in a list of the same length.
 fn partner(i: usize, items: &[Value], redacted: &[Value]) -> Option<usize> {
     let item = &items[i];
+    if items.len().max(redacted.len()) > LONGEST_COMPARED {
+        return redacted.get(i).filter(|other| *other == item).map(|_| i);
+    }
     if let Some(id) = identity(item) {
         let same = |list: &[Value]| list.iter().filter(|other| identity(other) == Some(id)).count();
         if same(items) == 1 && same(redacted) == 1 {
             return redacted.iter().position(|other| identity(other) == Some(id));
         }
-    }
-    let grew = items.len() >= redacted.len() && items.iter().zip(redacted).all(|(a, b)| a == b);
-    if grew && i < redacted.len() {
-        return Some(i);
     }
     let mut alike = redacted.iter().enumerate().filter(|(_, other)| *other == item);
     match (alike.next(), alike.next()) {

@@ -237,3 +237,13 @@ fn single_leaves() {
     check("gateway.nope", false);
     check("mcp.servers.s.env.NAME", true);
 }
+
+/// A config of many secrets is still shown and saved: nothing is compared with everything.
+#[test]
+fn many_secrets() {
+    let keys: Vec<_> = (0..20_000).map(|i| json!(format!("secret-number-{i}"))).collect();
+    let original = json!({"x": {"tokens": keys, "note": "secret-number-7"}});
+    let shown = value(&original);
+    assert!(!shown.to_string().contains("secret-number"));
+    assert_eq!(restore(&shown, &original), Ok(original));
+}

@@ -112,6 +112,9 @@ fn cross_checks(doc: &Document, found: &mut Validation) {
     }
 }
 
+/// Unknown keys that get a suggestion.
+const MOST_SUGGESTIONS: usize = 100;
+
 struct Walk {
     path: ConfigPath,
     found: Validation,
@@ -218,7 +221,9 @@ impl Walk {
     }
 
     fn unknown(&mut self, name: &str, entry: &Node, keys: &'static [Key], closed: bool) {
-        let near = closest(name, keys, if closed { 3 } else { 6 });
+        // Past so many, nobody reads suggestions and a hostile file should not cost time.
+        let helpful = self.found.warnings.len() < MOST_SUGGESTIONS;
+        let near = if helpful { closest(name, keys, if closed { 3 } else { 6 }) } else { None };
         // Of a loosely known section we cannot say that a key is wrong, only that it looks like a slip.
         if !closed && near.is_none() {
             return;

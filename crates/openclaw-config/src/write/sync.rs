@@ -1,5 +1,7 @@
 //! Brings the file's text to a new value by the smallest edits, so that comments and layout stay.
 
+use std::collections::{HashMap, HashSet};
+
 use jsonc_parser::cst::{CstArray, CstInputValue, CstNode, CstObject, CstObjectProp, CstRootNode};
 use serde_json::Value;
 
@@ -40,19 +42,27 @@ fn sync_object(object: &CstObject, after: &serde_json::Map<String, Value>) {
             None => property.remove(),
         }
     }
-    let present: Vec<_> = by_key(object).into_iter().map(|(key, _)| key).collect();
-    for (key, value) in after.iter().filter(|(key, _)| !present.contains(key)) {
+    let present: HashSet<_> = object.properties().iter().filter_map(CstObjectProp::decoded_name).collect();
+    for (key, value) in after.iter().filter(|(key, _)| !present.contains(*key)) {
         object.append(key, input(value));
     }
 }
 
+/// The properties of each key, in the order of their first appearance.
 fn by_key(object: &CstObject) -> Vec<(String, Vec<CstObjectProp>)> {
     let mut groups: Vec<(String, Vec<CstObjectProp>)> = Vec::new();
+    let mut places = HashMap::new();
     for property in object.properties() {
         let Some(key) = property.decoded_name() else { continue };
-        match groups.iter_mut().find(|(name, _)| *name == key) {
-            Some((_, group)) => group.push(property),
-            None => groups.push((key, vec![property])),
+        match places.get(&key) {
+            Some(&at) => {
+                let group: &mut (String, Vec<CstObjectProp>) = &mut groups[at];
+                group.1.push(property);
+            }
+            None => {
+                places.insert(key.clone(), groups.len());
+                groups.push((key, vec![property]));
+            }
         }
     }
     groups
