@@ -89,7 +89,8 @@ pub async fn reload(gateway: &Arc<Gateway>) -> Result<(), String> {
 
 fn build(gateway: &Gateway) -> Result<(Runtime, String), String> {
     let loaded = run::load_settings(&gateway.paths, &gateway.env, &gateway.flags).map_err(|error| error.to_string())?;
-    Ok((loaded.runtime, loaded.document.hash().to_owned()))
+    openclaw_config::write::remember_good(&gateway.paths, &loaded.document);
+    Ok((loaded.runtime, loaded.document.hash()))
 }
 
 /// Puts settings in force and ends connections that rest on a secret that is no longer the one.

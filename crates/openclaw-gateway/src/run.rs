@@ -9,6 +9,7 @@ use openclaw_config::{
     document::Document,
     env::Env,
     files,
+    gateway::AuthMode,
     identity,
     paths::Paths,
     settings::{self, Flags, ServerSettings, SettingsError},
@@ -141,6 +142,9 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     settings.warnings.iter().for_each(|warning| tracing::warn!("config: {warning}"));
     let plan = bind::plan(settings.bind.value, settings.config.custom_bind_host, &bind::local_addresses())
         .map_err(|error| StartError::Config(error.to_string()))?;
+    if plan.beyond_loopback && loaded.settings.auth_mode.value == AuthMode::None {
+        return Err(SettingsError::Unauthenticated { bind: settings.bind.value }.into());
+    }
     let store = Store::open(&paths.state_db()).map_err(|error| failed(&error))?;
     let pairing = DeviceRegistry::load(store.clone()).map_err(|error| failed(&error))?;
     let nodes = Nodes::load(&store).map_err(|error| failed(&error))?;
@@ -188,7 +192,7 @@ fn load_or_last_good(options: &Options) -> Result<Loaded, StartError> {
     let (paths, env, flags) = (&options.paths, &options.env, &options.flags);
     let broken = match load_settings(paths, env, flags) {
         Ok(loaded) => {
-            remember_good(paths, &loaded.document);
+            openclaw_config::write::remember_good(paths, &loaded.document);
             return Ok(loaded);
         }
         // Only a file that cannot be used as such is replaced by its predecessor. What a valid file says stands, also when
@@ -201,18 +205,6 @@ fn load_or_last_good(options: &Options) -> Result<Loaded, StartError> {
     let warning = format!("{broken}. Started with the last good config; the file is taken once it is valid");
     loaded.settings.warnings.insert(0, warning);
     Ok(loaded)
-}
-
-/// Keeps the text of a config that works, for the day the file does not.
-pub fn remember_good(paths: &Paths, document: &Document) {
-    let keep = document.exists() && document.includes().is_empty();
-    let known = keep.then(|| files::read_private(&paths.last_known_good(), 8 << 20).ok().flatten()).flatten();
-    if keep
-        && known.as_deref() != Some(document.raw().as_bytes())
-        && let Err(error) = files::write_private_atomic(&paths.last_known_good(), document.raw().as_bytes())
-    {
-        tracing::warn!("the last good config could not be kept: {error}");
-    }
 }
 
 fn level(text: Option<&str>) -> Option<Level> {

@@ -134,9 +134,11 @@ fn change(gateway: &Gateway, params: &ConfigWriteParams, kind: Kind) -> Result<O
         }
         Kind::Merge => {
             let patch = parse_patch(&params.raw).map_err(invalid)?;
-            let value = redact::restore(&patch, before.source_value()).map_err(invalid)?;
             let replace = params.replace_paths.iter().map(|path| path.parse::<ConfigPath>());
             let replace = replace.collect::<Result<Vec<_>, _>>().map_err(invalid)?;
+            // A replaced object loses what the patch leaves out, so its masked values have to be written back.
+            let restore = if replace.is_empty() { redact::restore_patch } else { redact::restore };
+            let value = restore(&patch, before.source_value()).map_err(invalid)?;
             let edits = [Edit::Patch { value, replace }];
             Box::new(move |options| editor.apply(&edits, options))
         }
