@@ -95,7 +95,7 @@ pub struct StoredToken {
 }
 
 /// This machine's device identity and its tokens, each bound to the origin of the gateway that issued it.
-pub trait DeviceStore {
+pub trait DeviceStore: Sync {
     /// The key; made first when `create` and there is none.
     ///
     /// # Errors
@@ -153,7 +153,7 @@ struct Attempt {
 ///
 /// # Errors
 /// The last attempt's error. [`Error::Identity`] when the device identity cannot be read or written.
-pub async fn connect(mut plan: Plan<'_>, waiting: &dyn Fn(Waiting)) -> Result<(Client, Events), Error> {
+pub async fn connect(mut plan: Plan<'_>, waiting: &(dyn Fn(Waiting) + Sync)) -> Result<(Client, Events), Error> {
     let (origin, direct) = match plan.endpoint {
         Endpoint::OwnerSocket(_) => (None, true),
         Endpoint::Url { url, pin, .. } => (Some(url.origin()), url.is_loopback() || (url.is_secure() && pin.is_some())),
@@ -185,7 +185,10 @@ pub async fn connect(mut plan: Plan<'_>, waiting: &dyn Fn(Waiting)) -> Result<(C
         params.auth = AuthBlock {
             token: plan.secrets.token.clone(),
             password: plan.secrets.password.clone(),
-            device_token: held.as_ref().filter(|_| plan.secrets.is_empty() || attempt.both).map(|held| held.token.clone()),
+            device_token: held
+                .as_ref()
+                .filter(|_| plan.secrets.is_empty() || attempt.both)
+                .map(|held| held.token.clone()),
             bootstrap_token: None,
         };
         let sent_device_token = params.auth.device_token.is_some();
@@ -198,7 +201,8 @@ pub async fn connect(mut plan: Plan<'_>, waiting: &dyn Fn(Waiting)) -> Result<(C
                     plan.store.remember(origin, &role, token, &auth.scopes);
                 }
                 // v3 may leave `auth` out: then nothing was withheld that we could see.
-                let lacking = granted.is_some_and(|auth| plan.params.scopes.iter().any(|want| !covers(&auth.scopes, want)));
+                let lacking =
+                    granted.is_some_and(|auth| plan.params.scopes.iter().any(|want| !covers(&auth.scopes, want)));
                 if lacking && !attempt.signed && device == DeviceUse::WhenNeeded {
                     client.close().await;
                     attempt.signed = true;
@@ -228,7 +232,8 @@ pub async fn connect(mut plan: Plan<'_>, waiting: &dyn Fn(Waiting)) -> Result<(C
                 }
                 Some("AUTH_DEVICE_TOKEN_MISMATCH") if sent_device_token && !attempt.no_device_token => {
                     // A v3 gateway says the same when more scopes are asked for than the token has: then it is not stale.
-                    let stale = held.is_none_or(|held| plan.params.scopes.iter().all(|want| covers(&held.scopes, want)));
+                    let stale =
+                        held.is_none_or(|held| plan.params.scopes.iter().all(|want| covers(&held.scopes, want)));
                     if let (true, Some(origin)) = (stale, &origin) {
                         plan.store.forget(origin, &role);
                     }

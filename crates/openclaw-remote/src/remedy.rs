@@ -117,7 +117,9 @@ impl Error {
                 Some(Remedy::there("read what the gateway says", "openclaw logs --tail 50"))
             }
             Self::Identity(_) => Some(Remedy::here("see who may read the state directory", "openclaw doctor")),
-            Self::Url(_) | Self::Insecure(_) | Self::PinWithoutTls { .. } | Self::Credentials(_) | Self::Refused(_) => None,
+            Self::Url(_) | Self::Insecure(_) | Self::PinWithoutTls { .. } | Self::Credentials(_) | Self::Refused(_) => {
+                None
+            }
         }
     }
 

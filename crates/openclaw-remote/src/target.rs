@@ -6,8 +6,8 @@
 use std::path::PathBuf;
 
 use openclaw_config::{
-    EnvSource, GatewayConfig, SecretContext,
-    credentials::{self, ClientFlags, CredentialError, Resolution, Surface, UrlSource},
+    EnvSource, GatewayConfig, Mode, SecretContext,
+    credentials::{self, ClientFlags, CredentialError, Inputs, Resolution, Surface, UrlSource},
     env,
     settings::client_port,
     source::Source,
@@ -50,7 +50,17 @@ pub struct Target {
     pub credentials: Result<Resolution, Box<CredentialError>>,
     /// For advice when it fails.
     pub place: Place,
+    /// Port of the gateway on this machine, and who said so.
+    pub local_port: LocalPort,
     allow_private_names: bool,
+}
+
+/// A local port and its source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalPort {
+    pub value: u16,
+    /// `cli --port`, `env OPENCLAW_GATEWAY_PORT`, `config gateway.port (…)`, `running gateway` or `default`.
+    pub source: String,
 }
 
 impl Target {
@@ -68,16 +78,46 @@ impl Target {
         if given(&flags.url) && flags.port.is_some() {
             return Err(TargetError::UrlAndPort);
         }
-        let local_port = flags.port.unwrap_or_else(|| client_port(context.env, config, context.paths).value);
-        let inputs = credentials::gather(surface, flags, config, context);
-        let mode = inputs.mode;
-        let credentials = credentials::resolve(&inputs);
+        let local_port = local_port(flags, config, context);
+        let mut inputs = credentials::gather(surface, flags, config, context);
+        inputs.local_url = config.local_url(local_port.value);
+        // Without --url or the variable, local mode means this machine.
+        let is_local = inputs.mode == Mode::Local && !given(&inputs.flags.url) && !given(&inputs.env.url);
+        let owner_socket = if is_local { owner_socket(flags, config, context, local_port.value) } else { None };
+        let target = Self::from_inputs(&inputs, owner_socket, config, context)?;
+        Ok(Self { local_port, ..target })
+    }
+
+    /// The configured remote gateway, whatever the mode; `None` without a `gateway.remote.url`. For probes.
+    ///
+    /// # Errors
+    /// See [`TargetError`].
+    pub fn configured_remote(
+        surface: Surface,
+        flags: &ClientFlags,
+        config: &GatewayConfig,
+        context: SecretContext<'_>,
+    ) -> Result<Option<Self>, TargetError> {
+        if config.remote.url.is_none() {
+            return Ok(None);
+        }
+        let mut inputs = credentials::gather(surface, flags, config, context);
+        (inputs.mode, inputs.flags.url, inputs.env.url) = (Mode::Remote, None, None);
+        let target = Self::from_inputs(&inputs, None, config, context)?;
+        Ok(Some(Self { local_port: local_port(flags, config, context), ..target }))
+    }
+
+    fn from_inputs(
+        inputs: &Inputs<'_>,
+        owner_socket: Option<PathBuf>,
+        config: &GatewayConfig,
+        context: SecretContext<'_>,
+    ) -> Result<Self, TargetError> {
+        let credentials = credentials::resolve(inputs);
         let (text, source) = match &credentials {
             Ok(resolution) => (resolution.url.clone(), resolution.url_source),
-            Err(_) => (config.local_url(local_port), UrlSource::LocalLoopback),
+            Err(_) => (inputs.local_url.clone(), UrlSource::LocalLoopback),
         };
-        let is_local = source == UrlSource::LocalLoopback && mode == openclaw_config::Mode::Local;
-        let owner_socket = if is_local { owner_socket(flags, config, context, local_port) } else { None };
         let credentials = match credentials {
             Err(error) if owner_socket.is_none() => return Err(TargetError::Credentials(error)),
             other => other,
@@ -86,6 +126,7 @@ impl Target {
         Ok(Self {
             pin: pin(&url, source, config)?,
             place: place(&url, source, config),
+            local_port: LocalPort { value: url.port(), source: String::new() },
             allow_private_names: context.env.process_flag(env::OPENCLAW_ALLOW_INSECURE_PRIVATE_WS),
             owner_socket,
             credentials,
@@ -116,6 +157,23 @@ impl Target {
     }
 }
 
+/// `--port`, environment, config; without any of them where this profile's gateway says that it listens, else the
+/// default.
+fn local_port(flags: &ClientFlags, config: &GatewayConfig, context: SecretContext<'_>) -> LocalPort {
+    if let Some(value) = flags.port {
+        return LocalPort { value, source: "cli --port".to_owned() };
+    }
+    let chosen = client_port(context.env, config, context.paths);
+    if chosen.source == Source::Default
+        && is_owner_socket(&context.paths.owner_socket())
+        && let Some(url) = running_gateway(context.paths).filter(GatewayUrl::is_loopback)
+        && url.port() != chosen.value
+    {
+        return LocalPort { value: url.port(), source: "running gateway".to_owned() };
+    }
+    LocalPort { value: chosen.value, source: chosen.source.to_string() }
+}
+
 /// The pin belongs to `gateway.remote.url`: another origin has another certificate.
 fn pin(url: &GatewayUrl, source: UrlSource, config: &GatewayConfig) -> Result<Option<Fingerprint>, TargetError> {
     let Some(text) = &config.remote.tls_fingerprint else { return Ok(None) };
@@ -139,13 +197,9 @@ fn place(url: &GatewayUrl, source: UrlSource, config: &GatewayConfig) -> Place {
 }
 
 /// The socket, unless the caller named a place or a credential on purpose.
-fn owner_socket(
-    flags: &ClientFlags,
-    config: &GatewayConfig,
-    context: SecretContext<'_>,
-    port: u16,
-) -> Option<PathBuf> {
-    let secret = |secret: &Option<openclaw_protocol::Secret>| secret.as_ref().is_some_and(|s| !s.expose().trim().is_empty());
+fn owner_socket(flags: &ClientFlags, config: &GatewayConfig, context: SecretContext<'_>, port: u16) -> Option<PathBuf> {
+    let secret =
+        |secret: &Option<openclaw_protocol::Secret>| secret.as_ref().is_some_and(|s| !s.expose().trim().is_empty());
     if secret(&flags.token) || secret(&flags.password) {
         return None;
     }
@@ -205,7 +259,10 @@ mod tests {
         let remote = r#"{gateway: {mode: "remote", remote: {url: "ws://127.0.0.1:28000", token: "R", remotePort: 18789,
             sshTarget: "me@box"}}}"#;
         let target = Machine::new(remote, &[]).resolve(&ClientFlags::default()).expect("target");
-        assert_eq!((target.source.as_str(), target.url.to_string()), ("config gateway.remote.url", "ws://127.0.0.1:28000".into()));
+        assert_eq!(
+            (target.source.as_str(), target.url.to_string()),
+            ("config gateway.remote.url", "ws://127.0.0.1:28000".into())
+        );
         assert!(target.place.tunnel && !target.place.local && !target.is_local());
         assert_eq!(target.place.tunnel_command(), "ssh -N -L 28000:127.0.0.1:18789 me@box");
 
@@ -236,7 +293,9 @@ mod tests {
     fn the_pin_stays_with_its_url() {
         let pin = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         let config = |pin: &str| {
-            format!(r#"{{gateway: {{mode: "remote", remote: {{url: "wss://gw.example.com", tlsFingerprint: "{pin}"}}}}}}"#)
+            format!(
+                r#"{{gateway: {{mode: "remote", remote: {{url: "wss://gw.example.com", tlsFingerprint: "{pin}"}}}}}}"#
+            )
         };
         let machine = Machine::new(&config(pin), &[]);
         let shown = |flags: &ClientFlags| machine.resolve(flags).expect("target").pin.map(|pin| pin.to_string());
@@ -252,7 +311,8 @@ mod tests {
             let socket = std::os::unix::net::UnixListener::bind(machine.paths.owner_socket()).expect("socket");
             (machine, socket)
         };
-        let taken = |machine: &Machine, flags: &ClientFlags| machine.resolve(flags).expect("target").owner_socket.is_some();
+        let taken =
+            |machine: &Machine, flags: &ClientFlags| machine.resolve(flags).expect("target").owner_socket.is_some();
         let (plain, _socket) = machine(&[]);
         let none = ClientFlags::default;
         assert!(taken(&plain, &none()));
@@ -264,6 +324,10 @@ mod tests {
         std::fs::write(plain.paths.lock_file(), r#"{"pid":1,"url":"ws://127.0.0.1:18789"}"#).expect("note");
         assert!(taken(&plain, &ClientFlags { port: Some(18789), ..none() }));
         assert!(!taken(&plain, &ClientFlags { port: Some(18790), ..none() }));
+        // Nobody configured a port: the gateway's own word is better than the default.
+        std::fs::write(plain.paths.lock_file(), r#"{"pid":1,"url":"ws://127.0.0.1:20007"}"#).expect("note");
+        let followed = plain.resolve(&none()).expect("target");
+        assert_eq!((followed.url.port(), followed.local_port.source.as_str()), (20007, "running gateway"));
         drop(plain);
 
         let (elsewhere, _socket) = machine(&[(env::OPENCLAW_GATEWAY_PORT, "20002")]);

@@ -2,7 +2,7 @@
 
 mod peer;
 
-use std::cell::RefCell;
+use std::sync::Mutex;
 
 use openclaw_protocol::{DeviceKey, Secret};
 use openclaw_remote::{
@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 #[derive(Default)]
 struct Store {
     key: Option<DeviceKey>,
-    token: RefCell<Option<StoredToken>>,
-    log: RefCell<Vec<String>>,
+    token: Mutex<Option<StoredToken>>,
+    log: Mutex<Vec<String>>,
 }
 
 impl Store {
@@ -25,7 +25,7 @@ impl Store {
         let scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
         Self {
             key: Some(DeviceKey::from_seed(&[7; 32])),
-            token: RefCell::new(token.map(|token| StoredToken { token: Secret::new(token), scopes })),
+            token: Mutex::new(token.map(|token| StoredToken { token: Secret::new(token), scopes })),
             ..Self::default()
         }
     }
@@ -34,20 +34,20 @@ impl Store {
 impl DeviceStore for Store {
     fn key(&self, create: bool) -> Result<Option<DeviceKey>, String> {
         if create && self.key.is_none() {
-            self.log.borrow_mut().push("create".into());
+            self.log.lock().expect("lock").push("create".into());
             return Ok(Some(DeviceKey::from_seed(&[9; 32])));
         }
         Ok(self.key.clone())
     }
     fn token(&self, _origin: &str, _role: &str) -> Option<StoredToken> {
-        self.token.borrow().clone()
+        self.token.lock().expect("lock").clone()
     }
     fn remember(&self, _origin: &str, role: &str, token: &Secret, scopes: &[String]) {
-        self.log.borrow_mut().push(format!("remember {role} {} {}", token.expose(), scopes.join(",")));
+        self.log.lock().expect("lock").push(format!("remember {role} {} {}", token.expose(), scopes.join(",")));
     }
     fn forget(&self, _origin: &str, role: &str) {
-        *self.token.borrow_mut() = None;
-        self.log.borrow_mut().push(format!("forget {role}"));
+        *self.token.lock().expect("lock") = None;
+        self.log.lock().expect("lock").push(format!("forget {role}"));
     }
 }
 
@@ -59,7 +59,13 @@ enum Does {
 }
 
 /// Connects with these means; gives the outcome and the `params` of every connect request that was sent.
-async fn run(store: &Store, secrets: Secrets, device: DeviceUse, scopes: &[&str], script: Vec<Does>) -> (Result<(), Error>, Vec<Value>) {
+async fn run(
+    store: &Store,
+    secrets: Secrets,
+    device: DeviceUse,
+    scopes: &[&str],
+    script: Vec<Does>,
+) -> (Result<(), Error>, Vec<Value>) {
     let (listener, endpoint) = listen().await;
     let gateway = tokio::spawn(async move {
         let mut seen = Vec::new();
@@ -86,7 +92,8 @@ async fn run(store: &Store, secrets: Secrets, device: DeviceUse, scopes: &[&str]
         assert!(more.is_err(), "an attempt too many");
         seen
     });
-    let plan = Plan { endpoint: &endpoint, params: Persona::Cli.params(scopes), secrets, device, store, deadline: soon() };
+    let plan =
+        Plan { endpoint: &endpoint, params: Persona::Cli.params(scopes), secrets, device, store, deadline: soon() };
     let outcome = connect(plan, &|_| ()).await.map(|(client, _)| drop(client));
     (outcome, gateway.await.expect("gateway"))
 }
@@ -101,19 +108,22 @@ fn mismatch(can_retry: bool) -> Does {
 }
 
 fn stale_device_token() -> Does {
-    Does::Refuse(json!({"code":"INVALID_REQUEST","message":"unauthorized: device token mismatch (rotate/reissue device token)",
-        "details":{"code":"AUTH_DEVICE_TOKEN_MISMATCH","authReason":"device_token_mismatch"}}))
+    Does::Refuse(
+        json!({"code":"INVALID_REQUEST","message":"unauthorized: device token mismatch (rotate/reissue device token)",
+        "details":{"code":"AUTH_DEVICE_TOKEN_MISMATCH","authReason":"device_token_mismatch"}}),
+    )
 }
 
 #[tokio::test]
 async fn a_token_on_loopback_needs_no_device() {
     let store = Store::default();
     let (outcome, seen) =
-        run(&store, token("T"), DeviceUse::WhenNeeded, &["operator.read"], vec![Does::Hello(4, &["operator.read"])]).await;
+        run(&store, token("T"), DeviceUse::WhenNeeded, &["operator.read"], vec![Does::Hello(4, &["operator.read"])])
+            .await;
     outcome.expect("connected");
     assert_eq!((seen[0].get("device"), &seen[0]["auth"]), (None, &json!({"token": "T"})));
     assert_eq!((&seen[0]["minProtocol"], &seen[0]["maxProtocol"]), (&json!(3), &json!(4)));
-    assert!(store.log.borrow().is_empty(), "no identity is made");
+    assert!(store.log.lock().expect("lock").is_empty(), "no identity is made");
 }
 
 #[tokio::test]
@@ -124,7 +134,7 @@ async fn scopes_that_the_token_alone_did_not_give_are_asked_for_by_the_device() 
     outcome.expect("connected");
     assert!(seen[1]["device"]["signature"].is_string());
     assert_eq!(seen[1]["auth"], json!({"token": "T"}));
-    assert_eq!(*store.log.borrow(), ["create", "remember operator D1 operator.read"]);
+    assert_eq!(*store.log.lock().expect("lock"), ["create", "remember operator D1 operator.read"]);
 }
 
 #[tokio::test]
@@ -140,14 +150,20 @@ async fn a_password_signs_and_a_probe_makes_no_identity() {
     assert_eq!(seen[0].get("device"), None);
     let (_, seen) = run(&store, Secrets::default(), DeviceUse::IfKnown, &[], vec![Does::Hello(4, &[])]).await;
     assert_eq!((seen[0].get("device"), seen[0].get("auth")), (None, None));
-    assert!(store.log.borrow().is_empty(), "no identity is made");
+    assert!(store.log.lock().expect("lock").is_empty(), "no identity is made");
 }
 
 #[tokio::test]
 async fn without_a_secret_the_device_token_is_used() {
     let store = Store::with(Some("D0"), &["operator.read"]);
-    let (_, seen) =
-        run(&store, Secrets::default(), DeviceUse::WhenNeeded, &["operator.read"], vec![Does::Hello(4, &["operator.read"])]).await;
+    let (_, seen) = run(
+        &store,
+        Secrets::default(),
+        DeviceUse::WhenNeeded,
+        &["operator.read"],
+        vec![Does::Hello(4, &["operator.read"])],
+    )
+    .await;
     assert_eq!(seen[0]["auth"], json!({"deviceToken": "D0"}));
 }
 
@@ -162,7 +178,8 @@ async fn a_rotated_shared_token_falls_back_to_the_device_token_once() {
     assert_eq!(seen[0]["auth"], json!({"password": "old"}));
     assert_eq!(seen[1]["auth"], json!({"password": "old", "deviceToken": "D0"}));
 
-    let (outcome, seen) = run(&store, secrets(), DeviceUse::WhenNeeded, &[], vec![mismatch(true), mismatch(true)]).await;
+    let (outcome, seen) =
+        run(&store, secrets(), DeviceUse::WhenNeeded, &[], vec![mismatch(true), mismatch(true)]).await;
     assert_eq!((outcome.expect_err("refused").exit_code(), seen.len()), (14, 2));
     let (outcome, seen) = run(&store, secrets(), DeviceUse::WhenNeeded, &[], vec![mismatch(false)]).await;
     assert_eq!((outcome.expect_err("refused").exit_code(), seen.len()), (14, 1));
@@ -174,14 +191,14 @@ async fn a_stale_device_token_is_dropped_and_nothing_loops() {
     let (outcome, seen) =
         run(&store, Secrets::default(), DeviceUse::WhenNeeded, &["operator.read"], vec![stale_device_token()]).await;
     assert_eq!((outcome.expect_err("refused").exit_code(), seen.len()), (14, 1));
-    assert_eq!(*store.log.borrow(), ["forget operator"]);
+    assert_eq!(*store.log.lock().expect("lock"), ["forget operator"]);
 
     // v3 answers the same when the token is good and more scopes are asked for: it is kept.
     let store = Store::with(Some("good"), &["operator.read"]);
     let (outcome, _) =
         run(&store, Secrets::default(), DeviceUse::WhenNeeded, &["operator.admin"], vec![stale_device_token()]).await;
     assert!(outcome.is_err());
-    assert!(store.log.borrow().is_empty());
+    assert!(store.log.lock().expect("lock").is_empty());
 }
 
 #[tokio::test]

@@ -1,0 +1,524 @@
+//! `openclaw devices …` and `openclaw pairing …`: who may connect.
+
+use std::time::Duration;
+
+use openclaw_protocol::{
+    PublicKey, Role, ScopeSet,
+    limits::PAIRING_TTL,
+    method::device::{DevicePairings, PairedDevice, PendingDevice},
+};
+use openclaw_remote::{
+    Client, Error as RemoteError,
+    connect::{DeviceUse, Persona},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    args::{DevicesCommand, PairingCommand, PortTargetArgs, TargetArgs},
+    context::Context,
+    failure::{Failure, Outcome},
+    output::{
+        self, Style, Tone, inert,
+        table::{self, Cell},
+        time,
+    },
+    reach::{Reach, block_on},
+};
+
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Shortest accepted abbreviation of an id.
+const MIN_PREFIX: usize = 4;
+const PAIRING: &str = "operator.pairing";
+
+pub fn devices(context: &Context, command: &DevicesCommand) -> Outcome {
+    use DevicesCommand as C;
+    match command {
+        C::List(at) => list(context, at, false),
+        C::Approve(args) => match (&args.request, args.latest) {
+            (Some(request), _) => approve(context, &args.at, request),
+            (None, latest) => show_latest(context, &args.at, latest),
+        },
+        C::Reject(args) => reject(context, &args.at, &args.request),
+        C::Remove(args) => {
+            let device = args.device.text();
+            change(context, &args.at, device, "device.pair.remove", json!({}), |style, device, _| {
+                format!("{} Removed {}. It has to be paired again to come back.", style.ok(), name_of(device))
+            })
+        }
+        C::Rename(args) => {
+            if args.name.trim().is_empty()
+                || args.name.chars().count() > openclaw_protocol::method::device::MAX_LABEL_CHARS
+            {
+                return Err(Failure::new("--name must have 1 to 64 characters"));
+            }
+            let params = json!({"label": args.name.trim()});
+            change(context, &args.at, args.device.text(), "device.pair.rename", params, |style, device, result| {
+                let label = result["label"].as_str().unwrap_or_default();
+                let undo = device.display_name.as_deref().filter(|name| shell_safe(name));
+                let undo = undo.map(|name| {
+                    undo_line(style, &format!("openclaw devices rename {} --name '{name}'", short(&device.device_id)))
+                });
+                format!(
+                    "{} {} is now called {}.{}",
+                    style.ok(),
+                    short(&device.device_id),
+                    inert(label),
+                    undo.unwrap_or_default()
+                )
+            })
+        }
+        C::Rotate(args) => {
+            let role = role(&args.role)?;
+            let mut params = json!({ "role": role });
+            if !args.scope.is_empty() || args.no_scopes {
+                params["scopes"] = json!(args.scope);
+            }
+            change(context, &args.at, args.device.text(), "device.token.rotate", params, |style, device, result| {
+                let delivered = match result["token"].as_str() {
+                    Some(token) => format!("New token (keep it secret): {}", inert(token)),
+                    None => "The device gets the new token when it connects next.".to_owned(),
+                };
+                format!(
+                    "{} Rotated the {role} token of {}. The old one no longer works.\n{delivered}",
+                    style.ok(),
+                    name_of(device)
+                )
+            })
+        }
+        C::Revoke(args) => {
+            let role = role(&args.role)?;
+            change(
+                context,
+                &args.at,
+                args.device.text(),
+                "device.token.revoke",
+                json!({ "role": role }),
+                |style, device, _| {
+                    format!(
+                        "{} Revoked the {role} token of {}. Its connections are closed.",
+                        style.ok(),
+                        name_of(device)
+                    )
+                },
+            )
+        }
+        C::Clear(args) => clear(context, &args.at, args.yes, args.pending),
+    }
+}
+
+pub fn pairing(context: &Context, command: &PairingCommand) -> Outcome {
+    match command {
+        PairingCommand::List(at) => list(context, at, true),
+        PairingCommand::Approve(args) => approve(context, &args.at, &args.code),
+    }
+}
+
+fn role(text: &str) -> Result<&'static str, Failure> {
+    Role::parse(text).map(Role::as_str).ok_or_else(|| Failure::new("--role must be operator or node"))
+}
+
+fn reach<'a>(context: &'a Context, at: &TargetArgs) -> Result<Reach<'a>, Failure> {
+    let at = PortTargetArgs { target: at.clone(), port: None };
+    context.reach(&at, DEFAULT_TIMEOUT)
+}
+
+async fn open(reach: &Reach<'_>, scopes: &[&str]) -> Result<Client, Failure> {
+    reach.open(Persona::Cli, scopes, DeviceUse::WhenNeeded).await.map_err(|error| reach.failure(&error))
+}
+
+async fn call(reach: &Reach<'_>, client: &Client, method: &str, params: Value) -> Result<Value, Failure> {
+    let answer = client.call(method, Some(params), reach.timeout()).await;
+    answer.map_err(|error| reach.failure(&error))
+}
+
+async fn pairings(reach: &Reach<'_>, client: &Client) -> Result<(Value, DevicePairings), Failure> {
+    let raw = call(reach, client, "device.pair.list", json!({})).await?;
+    let read = serde_json::from_value(raw.clone());
+    let read = read.map_err(|error| Failure::new(format!("The gateway's device list is unreadable: {error}.")))?;
+    Ok((raw, read))
+}
+
+fn list(context: &Context, at: &TargetArgs, only_pending: bool) -> Outcome {
+    let reach = reach(context, at)?;
+    let (raw, list) = block_on(async {
+        let client = open(&reach, &[PAIRING]).await?;
+        let found = pairings(&reach, &client).await?;
+        client.close().await;
+        Ok(found)
+    })?;
+    if at.json {
+        output::json(&if only_pending { json!({"pending": raw["pending"]}) } else { raw });
+        return Ok(0);
+    }
+    let style = context.output.out;
+    let now = time::now_ms();
+    output::print(&if only_pending { render_pending(style, &list.pending, now) } else { render(style, &list, now) });
+    Ok(0)
+}
+
+fn render(style: Style, list: &DevicePairings, now: i64) -> String {
+    if list.pending.is_empty() && list.paired.is_empty() {
+        return "No device pairing entries.\n".to_owned();
+    }
+    let mut text = String::new();
+    if !list.pending.is_empty() {
+        text.push_str(&render_pending(style, &list.pending, now));
+        text.push('\n');
+    }
+    text.push_str(&format!("{}\n", style.paint(Tone::Title, &format!("Paired ({})", list.paired.len()))));
+    let rows: Vec<Vec<Cell>> = list.paired.iter().map(|device| paired_row(style, device, now)).collect();
+    if !rows.is_empty() {
+        text.push_str(&table::columns(
+            style,
+            &["device", "name", "role", "scopes", "platform", "approved", "seen"],
+            &rows,
+        ));
+    }
+    text
+}
+
+fn paired_row(style: Style, device: &PairedDevice, now: i64) -> Vec<Cell> {
+    let roles = if device.roles.is_empty() { device.role.clone().unwrap_or_default() } else { device.roles.join(", ") };
+    let seen = match (device.connected, device.last_seen_at_ms) {
+        (Some(true), _) => Cell::toned(Tone::Good, if style.unicode() { "● connected" } else { "connected" }),
+        (_, Some(at)) => Cell::from(time::ago(at, now)),
+        _ => Cell::toned(Tone::Dim, "-"),
+    };
+    let live: Vec<&str> = device.tokens.iter().filter(|t| t.revoked_at_ms.is_none()).map(|t| t.role.as_str()).collect();
+    let scopes = scopes(&device.scopes);
+    vec![
+        Cell::from(short(&device.device_id)),
+        Cell::from(inert(device.display_name.as_deref().or(device.client_id.as_deref()).unwrap_or("-")).into_owned()),
+        Cell::from(inert(&roles).into_owned()),
+        if live.is_empty() {
+            Cell::toned(Tone::Warn, format!("{scopes} (no valid token)"))
+        } else {
+            Cell::from(scopes)
+        },
+        Cell::from(inert(device.platform.as_deref().unwrap_or("-")).into_owned()),
+        Cell::from(match device.approved_via.as_deref() {
+            Some(via) => format!("{} ({})", time::ago(device.approved_at_ms, now), inert(via)),
+            None => time::ago(device.approved_at_ms, now),
+        }),
+        seen,
+    ]
+}
+
+fn render_pending(style: Style, pending: &[PendingDevice], now: i64) -> String {
+    if pending.is_empty() {
+        return "No pending device pairing requests.\n".to_owned();
+    }
+    let rows: Vec<Vec<Cell>> = pending
+        .iter()
+        .map(|request| {
+            let ttl = i64::try_from(PAIRING_TTL.as_millis()).unwrap_or(i64::MAX);
+            vec![
+                Cell::toned(Tone::Command, short(&request.request_id)),
+                Cell::from(words(request).unwrap_or_else(|| "-".to_owned())),
+                Cell::from(pending_name(request)),
+                Cell::from(inert(request.role.as_deref().unwrap_or("-")).into_owned()),
+                Cell::from(scopes(&request.scopes)),
+                Cell::from(inert(request.remote_ip.as_deref().unwrap_or("-")).into_owned()),
+                Cell::from(time::ago(request.ts.saturating_add(ttl), now)),
+            ]
+        })
+        .collect();
+    let mut text = format!("{}\n", style.paint(Tone::Title, &format!("Pending ({})", pending.len())));
+    text.push_str(&table::columns(style, &["request", "words", "device", "role", "scopes", "from", "expires"], &rows));
+    let example = pending.first().map(|request| short(&request.request_id)).unwrap_or_default();
+    text.push_str(&format!(
+        "Approve: {}\n",
+        style.paint(Tone::Command, &format!("openclaw devices approve {example}"))
+    ));
+    text
+}
+
+fn pending_name(request: &PendingDevice) -> String {
+    let name = request.display_name.as_deref().or(request.client_id.as_deref()).unwrap_or("?");
+    let name = format!("{} ({})", inert(name), short(&request.device_id));
+    if request.is_repair { format!("{name}, known, asks for more") } else { name }
+}
+
+/// The three words both sides show.
+fn words(request: &PendingDevice) -> Option<String> {
+    use openclaw_gateway::pairing::words::{RequestDigest, three_words};
+    let key = PublicKey::parse(&request.public_key)?;
+    let role = Role::parse(request.role.as_deref()?)?;
+    Some(three_words(&RequestDigest::of(key, role, ScopeSet::parse(&request.scopes))).join("-"))
+}
+
+/// `read, write` for `operator.read`, `operator.write`.
+fn scopes(names: &[String]) -> String {
+    if names.is_empty() {
+        return "-".to_owned();
+    }
+    let short = names.iter().map(|name| inert(name.strip_prefix("operator.").unwrap_or(name)).into_owned());
+    short.collect::<Vec<_>>().join(", ")
+}
+
+/// The first eight characters of an id.
+fn short(id: &str) -> String {
+    inert(id.get(..8).unwrap_or(id)).into_owned()
+}
+
+fn name_of(device: &PairedDevice) -> String {
+    match device.display_name.as_deref() {
+        Some(name) => format!("{} ({})", inert(name), short(&device.device_id)),
+        None => short(&device.device_id),
+    }
+}
+
+/// A text that stays one word inside single quotes.
+fn shell_safe(text: &str) -> bool {
+    !text.contains('\'') && inert(text) == text
+}
+
+fn undo_line(style: Style, command: &str) -> String {
+    format!("\nUndo: {}", style.paint(Tone::Command, command))
+}
+
+/// Finds one entry by its id, the first characters of it, or what else identifies it.
+fn find<'a, T>(
+    kind: &str,
+    typed: &str,
+    entries: &'a [T],
+    id: impl Fn(&T) -> &str,
+    also: impl Fn(&T) -> bool,
+) -> Result<&'a T, Failure> {
+    let typed = typed.trim();
+    if let Some(exact) = entries.iter().find(|entry| id(entry) == typed || also(entry)) {
+        return Ok(exact);
+    }
+    let list = "openclaw devices list";
+    if typed.len() < MIN_PREFIX {
+        return Err(Failure::new(format!("An abbreviated {kind} id needs at least {MIN_PREFIX} characters."))
+            .remedy("see the ids", list));
+    }
+    let mut matching = entries.iter().filter(|entry| id(entry).starts_with(typed));
+    match (matching.next(), matching.next()) {
+        (Some(only), None) => Ok(only),
+        (Some(_), Some(_)) => {
+            Err(Failure::new(format!("\"{}\" is the start of more than one {kind} id.", inert(typed)))
+                .detail("Nothing was changed.")
+                .remedy("see the ids", list))
+        }
+        (None, _) => Err(Failure::new(format!("There is no {kind} \"{}\".", inert(typed)))
+            .detail(if kind == "request" {
+                "It may have expired: a request lives five minutes."
+            } else {
+                "Nothing was changed."
+            })
+            .remedy("see what there is", list)),
+    }
+}
+
+fn approve(context: &Context, at: &TargetArgs, typed: &str) -> Outcome {
+    let reach = reach(context, at)?;
+    let style = context.output.out;
+    let result = block_on(async {
+        let client = open(&reach, &[PAIRING]).await?;
+        let (_, list) = pairings(&reach, &client).await?;
+        let said = typed.split([' ', '-']).collect::<Vec<_>>().join("-").to_ascii_lowercase();
+        let request = find(
+            "request",
+            typed,
+            &list.pending,
+            |request| &request.request_id,
+            |request| words(request).as_deref() == Some(&*said),
+        )?;
+        // Nobody may approve more than they hold: ask for what the request asks for.
+        let mut wanted = vec![PAIRING];
+        wanted.extend(request.scopes.iter().map(String::as_str).filter(|scope| *scope != PAIRING));
+        let client = if wanted.len() > 1 {
+            client.close().await;
+            open(&reach, &wanted).await?
+        } else {
+            client
+        };
+        let params = json!({"requestId": request.request_id});
+        let result = call(&reach, &client, "device.pair.approve", params).await?;
+        client.close().await;
+        Ok::<_, Failure>((result, request.clone()))
+    });
+    let (result, request) = result?;
+    if at.json {
+        output::json(&result);
+        return Ok(0);
+    }
+    let id = result["device"]["deviceId"].as_str().unwrap_or(&request.device_id);
+    output::line(format!(
+        "{} Approved {} as {} with {}.{}",
+        style.ok(),
+        pending_name(&request),
+        inert(request.role.as_deref().unwrap_or("operator")),
+        scopes(&request.scopes),
+        undo_line(style, &format!("openclaw devices remove {}", short(id)))
+    ));
+    Ok(0)
+}
+
+fn show_latest(context: &Context, at: &TargetArgs, asked: bool) -> Outcome {
+    let reach = reach(context, at)?;
+    let list = block_on(async {
+        let client = open(&reach, &[PAIRING]).await?;
+        let (_, list) = pairings(&reach, &client).await?;
+        client.close().await;
+        Ok::<_, Failure>(list)
+    })?;
+    let newest = list.pending.iter().max_by_key(|request| request.ts);
+    if at.json {
+        output::json(&json!({ "latest": newest }));
+        return Ok(u8::from(newest.is_none()));
+    }
+    let Some(newest) = newest else {
+        return Err(Failure::new("There is no pending device pairing request."));
+    };
+    output::print(&render_pending(context.output.out, std::slice::from_ref(newest), time::now_ms()));
+    if !asked {
+        output::note("Nothing was approved: name the request.");
+    }
+    Ok(u8::from(!asked))
+}
+
+fn reject(context: &Context, at: &TargetArgs, typed: &str) -> Outcome {
+    let reach = reach(context, at)?;
+    let (result, name) = block_on(async {
+        let client = open(&reach, &[PAIRING]).await?;
+        let (_, list) = pairings(&reach, &client).await?;
+        let request = find("request", typed, &list.pending, |request| &request.request_id, |_| false)?;
+        let result = call(&reach, &client, "device.pair.reject", json!({"requestId": request.request_id})).await?;
+        client.close().await;
+        Ok::<_, Failure>((result, pending_name(request)))
+    })?;
+    if at.json {
+        output::json(&result);
+    } else {
+        output::line(format!("{} Rejected {name}.", context.output.out.ok()));
+    }
+    Ok(0)
+}
+
+/// Changes one paired device with one call.
+fn change(
+    context: &Context,
+    at: &TargetArgs,
+    typed: &str,
+    method: &str,
+    mut params: Value,
+    say: impl Fn(Style, &PairedDevice, &Value) -> String,
+) -> Outcome {
+    let reach = reach(context, at)?;
+    let (result, device) = block_on(async {
+        // A new token may only carry scopes the caller holds.
+        let mut scopes = vec![PAIRING.to_owned()];
+        let asked = params["scopes"].as_array().map(Vec::as_slice).unwrap_or_default();
+        scopes.extend(asked.iter().filter_map(Value::as_str).filter(|scope| *scope != PAIRING).map(str::to_owned));
+        let names: Vec<&str> = scopes.iter().map(String::as_str).collect();
+        let client = open(&reach, &names).await?;
+        let (_, list) = pairings(&reach, &client).await?;
+        let device = find("device", typed, &list.paired, |device| &device.device_id, |_| false)?.clone();
+        params["deviceId"] = json!(device.device_id);
+        let answer = client.call(method, Some(params), reach.timeout()).await;
+        let result = answer.map_err(|error| explain_denied(&reach, &error))?;
+        client.close().await;
+        Ok::<_, Failure>((result, device))
+    })?;
+    if at.json {
+        output::json(&result);
+    } else {
+        output::line(say(context.output.out, &device, &result));
+    }
+    Ok(0)
+}
+
+/// `device token rotation denied` is all the gateway says; the likely reasons are ours to name.
+fn explain_denied(reach: &Reach<'_>, error: &RemoteError) -> Failure {
+    let failure = reach.failure(error);
+    if error.to_string().contains("rotation denied") {
+        return failure.detail("The device may not have that role, or the scopes go beyond what it was approved for.");
+    }
+    failure
+}
+
+fn clear(context: &Context, at: &TargetArgs, yes: bool, pending: bool) -> Outcome {
+    let reach = reach(context, at)?;
+    let (removed, rejected) = block_on(async {
+        let client = open(&reach, &[PAIRING]).await?;
+        let (_, list) = pairings(&reach, &client).await?;
+        if !yes {
+            return Err(Failure::new(format!(
+                "This removes {} paired device(s); nothing was changed.",
+                list.paired.len()
+            ))
+            .detail("Each of them has to be paired again to come back.")
+            .remedy("if that is what you want", "openclaw devices clear --yes"));
+        }
+        for device in &list.paired {
+            call(&reach, &client, "device.pair.remove", json!({"deviceId": device.device_id})).await?;
+        }
+        let rejected = if pending { list.pending.as_slice() } else { &[] };
+        for request in rejected {
+            call(&reach, &client, "device.pair.reject", json!({"requestId": request.request_id})).await?;
+        }
+        client.close().await;
+        Ok((list.paired.len(), rejected.len()))
+    })?;
+    if at.json {
+        output::json(&json!({"ok": true, "removed": removed, "rejected": rejected}));
+    } else {
+        output::line(format!(
+            "{} Removed {removed} device(s), rejected {rejected} request(s).",
+            context.output.out.ok()
+        ));
+    }
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending(id: &str, name: &str) -> PendingDevice {
+        serde_json::from_value(json!({"requestId": id, "deviceId": "be6491d56626acf8", "publicKey": "x",
+            "displayName": name, "role": "operator", "scopes": ["operator.read", "operator.write"], "ts": 0}))
+        .expect("a request")
+    }
+
+    #[test]
+    fn ids_may_be_abbreviated_when_that_is_unambiguous() {
+        let entries = [pending("8a98d942-36c2", "a"), pending("8a98ffff-1111", "b")];
+        let check = |typed: &str, expected: Result<&str, &str>| {
+            let found = find("request", typed, &entries, |request| &request.request_id, |_| false);
+            match (found, expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found.request_id, expected, "{typed}"),
+                (Err(failure), Err(part)) => {
+                    assert!(failure.message().contains(part), "{typed}: {}", failure.message())
+                }
+                (found, _) => panic!("{typed}: {:?}", found.map(|f| &f.request_id)),
+            }
+        };
+        check("8a98d942-36c2", Ok("8a98d942-36c2"));
+        check("8a98d", Ok("8a98d942-36c2"));
+        check("8a98", Err("more than one"));
+        check("8a9", Err("at least 4"));
+        check("", Err("at least 4"));
+        check("ffff", Err("no request"));
+    }
+
+    #[test]
+    fn p_09_device_names_are_inert() {
+        let list = DevicePairings { pending: vec![pending("8a98d942", "\u{1b}[31mroot\u{202e}")], paired: vec![] };
+        let text = render(Style::plain(), &list, 1000);
+        assert!(text.contains("\\u{1b}[31mroot\\u{202e} (be6491d5)"), "{text}");
+        assert!(
+            text.contains("read, write")
+                && text.contains("in 4m")
+                && text.contains("openclaw devices approve 8a98d942")
+        );
+    }
+
+    #[test]
+    fn nothing_to_show() {
+        assert_eq!(render(Style::plain(), &DevicePairings::default(), 0), "No device pairing entries.\n");
+    }
+}

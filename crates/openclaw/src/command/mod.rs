@@ -1,0 +1,74 @@
+//! One file per noun. A command takes its arguments and the context, prints, and gives its exit code.
+
+pub mod call;
+pub mod completion;
+pub mod config;
+pub mod dashboard;
+pub mod devices;
+pub mod doctor;
+pub mod gateway_run;
+pub mod gateway_status;
+pub mod health;
+pub mod logs;
+pub mod probe;
+pub mod secrets;
+pub mod status;
+
+use crate::{
+    args::{Cli, Command, GatewayCommand, LogLevel},
+    context::Context,
+    failure::Outcome,
+};
+
+/// Runs the command. What needs no config reads none.
+pub fn run(cli: Cli) -> Outcome {
+    if let Command::Completion(args) = &cli.command {
+        return completion::run(args);
+    }
+    let context = Context::new(&cli.root)?;
+    if let Some(level) = cli.root.log_level
+        && !cli.command.runs_the_gateway()
+    {
+        trace(level);
+    }
+    match cli.command {
+        Command::Gateway(gateway) => match gateway.command {
+            None => gateway_run::run(context, &gateway.run, cli.root.log_level),
+            Some(GatewayCommand::Run(args)) => gateway_run::run(context, &args, cli.root.log_level),
+            Some(GatewayCommand::Status(args)) => gateway_status::run(&context, &args),
+            Some(GatewayCommand::Health(args)) => health::gateway(&context, &args),
+            Some(GatewayCommand::Probe(args)) => probe::run(&context, &args),
+            Some(GatewayCommand::Call(args)) => call::run(&context, &args),
+        },
+        Command::Health(args) => health::run(&context, &args),
+        Command::Status(args) => status::run(&context, &args),
+        Command::Logs(args) => logs::run(&context, &args),
+        Command::Devices(args) => devices::devices(&context, &args.command),
+        Command::Pairing(args) => devices::pairing(&context, &args.command),
+        Command::Config(args) => config::run(&context, &args.command),
+        Command::Secrets(args) => secrets::run(&context, &args.command),
+        Command::Dashboard(args) => dashboard::run(&context, &args),
+        Command::Doctor(args) => doctor::run(&context, &args),
+        Command::Completion(args) => completion::run(&args),
+    }
+}
+
+/// Shows what the libraries say on stderr; the gateway installs its own log.
+fn trace(level: LogLevel) {
+    use tracing_subscriber::filter::LevelFilter;
+    let level = match level {
+        LogLevel::Silent => LevelFilter::OFF,
+        LogLevel::Fatal | LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    // Of libraries only warnings: their trace output would hold whole frames.
+    let filter = tracing_subscriber::EnvFilter::default().add_directive(level.min(LevelFilter::WARN).into());
+    let filter = ["openclaw", "openclaw_config", "openclaw_gateway", "openclaw_remote"]
+        .into_iter()
+        .filter_map(|target| format!("{target}={level}").parse().ok())
+        .fold(filter, tracing_subscriber::EnvFilter::add_directive);
+    let _ = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_env_filter(filter).try_init();
+}

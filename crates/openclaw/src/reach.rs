@@ -1,0 +1,275 @@
+//! From a command's arguments to an open connection, with failures that say where it went and why.
+
+use std::{future::Future, time::Duration};
+
+use openclaw_config::credentials::{ClientFlags, Considered, CredentialError, Surface, UrlSource};
+use openclaw_protocol::Secret;
+use openclaw_remote::{
+    Client, Deadline, Endpoint, Error as RemoteError, Events, Place, Target, TargetError,
+    connect::{DeviceUse, Persona, Plan, Secrets, Waiting, connect},
+    store::IdentityStore,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    args::PortTargetArgs,
+    context::{Context, Loaded},
+    failure::Failure,
+    output::inert,
+};
+
+pub use openclaw_config::credentials::Surface as Purpose;
+
+/// Runs a command's network part. One thread is enough, and a CLI must start in milliseconds.
+pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+    let runtime = runtime.map_err(|error| Failure::new(format!("The system gives no event loop: {error}.")))?;
+    let outcome = runtime.block_on(work);
+    // A name look-up that never answers must not keep the program.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// A gateway a command may talk to.
+pub struct Reach<'a> {
+    context: &'a Context,
+    pub loaded: Loaded,
+    pub target: Target,
+    store: IdentityStore,
+    timeout: Duration,
+}
+
+impl Context {
+    /// Settles target, credentials and deadline for a command that acts. Sends nothing.
+    ///
+    /// An unusable config stops it, since it might act on the wrong gateway; only the owner's socket, which can lead
+    /// nowhere else, is used all the same.
+    pub fn reach(&self, at: &PortTargetArgs, default_timeout: Duration) -> Result<Reach<'_>, Failure> {
+        let loaded = self.config_for_diagnosis()?;
+        let problem = loaded.problem.clone();
+        let reach = self.reach_with(loaded, at, Surface::Call, default_timeout)?;
+        match problem {
+            Some(problem) if reach.target.owner_socket.is_none() => Err(self.invalid(&problem)),
+            problem => {
+                self.note_problem(problem.as_ref());
+                Ok(reach)
+            }
+        }
+    }
+
+    /// The same for a diagnostic, which runs on built-in settings when the config is unusable.
+    pub fn reach_for_diagnosis(&self, at: &PortTargetArgs, default_timeout: Duration) -> Result<Reach<'_>, Failure> {
+        let loaded = self.config_for_diagnosis()?;
+        self.note_problem(loaded.problem.as_ref());
+        self.reach_with(loaded, at, Surface::Call, default_timeout)
+    }
+
+    /// The same with a config that is loaded already.
+    pub fn reach_with(
+        &self,
+        loaded: Loaded,
+        at: &PortTargetArgs,
+        surface: Surface,
+        default_timeout: Duration,
+    ) -> Result<Reach<'_>, Failure> {
+        let target = Target::resolve(surface, &flags(at), &loaded.gateway, self.secrets(&loaded.document))
+            .map_err(|error| self.no_target(&error, at))?;
+        let timeout = at.target.timeout.map_or(default_timeout, Duration::from_millis);
+        Ok(Reach { context: self, loaded, target, store: IdentityStore::new(self.paths.clone()), timeout })
+    }
+
+    /// Why there is no target, in the reference's layout.
+    pub fn no_target(&self, error: &TargetError, at: &PortTargetArgs) -> Failure {
+        let failure = match error {
+            TargetError::Credentials(error) => credential_failure(error),
+            TargetError::Url { from, error } => {
+                // The URL itself may hold a secret, so it is not repeated.
+                let failure = Failure::new(format!("Unusable gateway URL: {error}.")).fact("Source", from.as_str());
+                match from {
+                    UrlSource::RemoteConfig => {
+                        failure.remedy("set another", "openclaw config set gateway.remote.url wss://host:port")
+                    }
+                    _ => failure,
+                }
+            }
+            other => Failure::new(other.to_string()),
+        };
+        let url = at.target.url.as_deref().map(str::trim).filter(|url| !url.is_empty() && !url.contains('@'));
+        let url = url.map(|url| url.split(['?', '#']).next().unwrap_or_default());
+        failure
+            .fact("Config", self.config_path())
+            .beside("gateway", json!({"url": url, "urlSource": url.map(|_| UrlSource::Flag.as_str())}))
+    }
+}
+
+/// Flags as the credential rules take them.
+pub fn flags(at: &PortTargetArgs) -> ClientFlags {
+    let secret = |text: &Option<String>| text.as_deref().and_then(Secret::from_input);
+    ClientFlags {
+        url: at.target.url.clone(),
+        token: secret(&at.target.token),
+        password: secret(&at.target.password),
+        port: at.port,
+    }
+}
+
+fn credential_failure(error: &CredentialError) -> Failure {
+    let failure = Failure::new(error.to_string());
+    error.fix().into_iter().fold(failure, Failure::detail).error_code(error.code())
+}
+
+impl Reach<'_> {
+    pub const fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// The gateway of this machine, named by nothing but its config.
+    pub fn is_local(&self) -> bool {
+        self.target.is_local()
+    }
+
+    /// What to call it in messages.
+    pub fn describe(&self) -> String {
+        match &self.target.owner_socket {
+            Some(path) => format!("{} (owner's socket)", inert(&self.context.paths.display(path))),
+            None => format!("{} ({})", inert(&self.target.url.to_string()), self.target.source.as_str()),
+        }
+    }
+
+    /// Connects: over the owner's socket where that is possible, else as the credentials say.
+    pub async fn open(&self, persona: Persona, scopes: &[&str], device: DeviceUse) -> Result<Client, RemoteError> {
+        let progress = self.context.output.progress(format!("Connecting to {} …", self.describe()));
+        self.open_with(persona, scopes, device, &|text| progress.say(text)).await
+    }
+
+    /// The same with the caller's own progress line.
+    pub async fn open_with(
+        &self,
+        persona: Persona,
+        scopes: &[&str],
+        device: DeviceUse,
+        say: &(dyn Fn(String) + Sync),
+    ) -> Result<Client, RemoteError> {
+        self.open_events(persona, scopes, device, say).await.map(|(client, _)| client)
+    }
+
+    async fn open_events(
+        &self,
+        persona: Persona,
+        scopes: &[&str],
+        device: DeviceUse,
+        say: &(dyn Fn(String) + Sync),
+    ) -> Result<(Client, Events), RemoteError> {
+        let deadline = Deadline::after(self.timeout);
+        if let Some(path) = &self.target.owner_socket {
+            let endpoint = Endpoint::OwnerSocket(path.clone());
+            match self.attempt(&endpoint, persona, scopes, device, Secrets::default(), deadline, say).await {
+                // A socket left behind by a killed gateway: ask the port instead.
+                Err(RemoteError::Connect { .. }) => {}
+                other => return other,
+            }
+        }
+        let secrets = match self.target.secrets() {
+            Ok(secrets) => secrets,
+            Err(error) => return Err(RemoteError::Credentials(Box::new(error.clone()))),
+        };
+        self.attempt(&self.target.endpoint(), persona, scopes, device, secrets, deadline, say).await
+    }
+
+    #[allow(clippy::too_many_arguments)] // One call site above; a struct would only repeat the names.
+    async fn attempt(
+        &self,
+        endpoint: &Endpoint,
+        persona: Persona,
+        scopes: &[&str],
+        device: DeviceUse,
+        secrets: Secrets,
+        deadline: Deadline,
+        say: &(dyn Fn(String) + Sync),
+    ) -> Result<(Client, Events), RemoteError> {
+        let plan = Plan { endpoint, params: persona.params(scopes), secrets, device, store: &self.store, deadline };
+        connect(plan, &|Waiting::Starting(text)| say(format!("The gateway is starting ({}) …", inert(&text)))).await
+    }
+
+    /// Adds where it went to an error.
+    pub fn failure(&self, error: &RemoteError) -> Failure {
+        let (target, paths) = (&self.target, &self.context.paths);
+        let failure = match error {
+            RemoteError::Credentials(error) => credential_failure(error),
+            RemoteError::Insecure(_) => insecure(error, &target.place),
+            _ => Failure::remote(error, &target.place),
+        };
+        let failure = self.explain(failure, error);
+        let source = target.source.as_str();
+        let bind = target.is_local().then(|| self.loaded.gateway.bind.map_or("loopback", |bind| bind.as_str()));
+        let failure = failure
+            .fact("Gateway target", inert(&target.url.to_string()).into_owned())
+            .fact("Source", source)
+            .fact("Config", inert(&paths.display(&paths.config_file)).into_owned());
+        let failure = match bind {
+            Some(bind) => failure.fact("Bind", bind),
+            None => failure,
+        };
+        failure.beside(
+            "gateway",
+            json!({"url": target.url.to_string(), "urlSource": source, "bindDetail": bind.map(|bind| format!("Bind: {bind}"))}),
+        )
+    }
+
+    /// What only this side knows: which credential was sent, and where else the gateway may be.
+    fn explain(&self, failure: Failure, error: &RemoteError) -> Failure {
+        match error {
+            RemoteError::Auth(_) => match &self.target.credentials {
+                Ok(resolution) => {
+                    let sent: Vec<&str> =
+                        [resolution.token_source, resolution.password_source].into_iter().flatten().collect();
+                    match sent.is_empty() {
+                        true => failure.detail("No credential was found to send."),
+                        false => failure.detail(format!("Sent: {}.", sent.join(" and "))),
+                    }
+                }
+                Err(_) => failure,
+            },
+            RemoteError::Connect { .. } if self.target.is_local() => {
+                match openclaw_remote::target::running_gateway(&self.context.paths) {
+                    Some(url) if url != self.target.url => failure
+                        .detail(format!("A gateway of this profile last listened on {}.", inert(&url.to_string()))),
+                    _ => {
+                        failure.remedy("if it runs elsewhere, open a tunnel first", self.target.place.tunnel_command())
+                    }
+                }
+            }
+            _ => failure,
+        }
+    }
+
+    /// Where every credential could have come from, for `doctor --why`.
+    pub fn considered(&self) -> &[Considered] {
+        match &self.target.credentials {
+            Ok(resolution) => &resolution.considered,
+            Err(error) => &error.considered,
+        }
+    }
+}
+
+/// The plaintext refusal with the safe ways out (cli.md, failure matrix).
+fn insecure(error: &RemoteError, place: &Place) -> Failure {
+    let failure = Failure::remote(error, place);
+    let message = format!("SECURITY ERROR: {}", failure.message());
+    failure
+        .with_message(message)
+        .detail("Fix: use a wss:// URL for this gateway.")
+        .detail("Safe ways to reach a gateway that listens on loopback:")
+        .detail(format!("  - an SSH tunnel, then the local address: {}", place.tunnel_command()))
+        .detail("  - Tailscale Serve or Funnel on the gateway host, then wss://<host>.<tailnet>.ts.net")
+        .detail("On a private network you trust: OPENCLAW_ALLOW_INSECURE_PRIVATE_WS=1 for this process (names only, never public addresses).")
+}
+
+/// A params object for a call.
+pub fn object(text: &str) -> Result<Value, Failure> {
+    match serde_json::from_str(text) {
+        Ok(value @ Value::Object(_)) => Ok(value),
+        Ok(_) => Err(Failure::new("--params must be a JSON object.")),
+        Err(_) => Err(Failure::new("--params must be valid JSON.")),
+    }
+}
