@@ -114,7 +114,7 @@ impl Gateway {
             identity: parts.identity,
             runtime: ArcSwap::from_pointee(parts.runtime),
             hub: Hub::default(),
-            health: Health::new(),
+            health: Health::default(),
             pairing: parts.pairing,
             nodes: parts.nodes,
             store: parts.store,

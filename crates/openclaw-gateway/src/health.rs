@@ -35,13 +35,15 @@ struct Snapshot {
 #[derive(Debug)]
 pub struct Health(Mutex<Snapshot>);
 
-impl Health {
+impl Default for Health {
     /// Starts empty; [`refresh`] fills it before the first listener opens.
-    pub fn new() -> Self {
+    fn default() -> Self {
         let null: Arc<RawValue> = Arc::from(RawValue::NULL.to_owned());
         Self(Mutex::new(Snapshot { made_at_ms: 0, full: Arc::clone(&null), redacted: null }))
     }
+}
 
+impl Health {
     /// The report as JSON, in the form these scopes may see.
     pub fn json(&self, scopes: ScopeSet) -> Arc<RawValue> {
         let snapshot = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -60,7 +60,7 @@ enum Step {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     fn new(stream: S, unsent: Vec<u8>) -> Self {
-        Self { stream, ws: Ws::new(), out: unsent, written: 0, inbox: Vec::new() }
+        Self { stream, ws: Ws::default(), out: unsent, written: 0, inbox: Vec::new() }
     }
 
     fn owes(&self) -> bool {

@@ -43,9 +43,9 @@ pub struct Ws {
     window_start_ms: i64,
 }
 
-impl Ws {
+impl Default for Ws {
     /// Starts with the limit for unauthenticated peers.
-    pub fn new() -> Self {
+    fn default() -> Self {
         let max_bytes = limits::PREAUTH_FRAME_BYTES;
         Self {
             context: context(max_bytes),
@@ -56,7 +56,9 @@ impl Ws {
             window_start_ms: 0,
         }
     }
+}
 
+impl Ws {
     /// Widens the limit once the peer is authenticated.
     pub fn authenticated(&mut self) {
         self.max_bytes = limits::MAX_PAYLOAD_BYTES;
@@ -287,8 +289,8 @@ mod tests {
             [masked(0x81, b"one"), masked(0x01, b"tw"), masked(0x80, b"o"), masked(0x81, &[b'x'; 300])].concat();
         let expected =
             vec![Incoming::Text("one".into()), Incoming::Text("two".into()), Incoming::Text("x".repeat(300).into())];
-        assert_eq!(feed(&mut Ws::new(), &bytes), Ok(expected));
-        let mut ws = Ws::new();
+        assert_eq!(feed(&mut Ws::default(), &bytes), Ok(expected));
+        let mut ws = Ws::default();
         let single: Vec<_> = bytes.chunks(1).flat_map(|b| feed(&mut ws, b).expect("valid")).collect();
         assert_eq!(single.len(), 3);
         assert!(ws.meter.at_boundary());
@@ -297,17 +299,17 @@ mod tests {
     #[test]
     fn p_22_sizes_before_authentication() {
         let ok = "x".repeat(limits::PREAUTH_FRAME_BYTES);
-        assert_eq!(feed(&mut Ws::new(), &masked(0x81, ok.as_bytes())).expect("fits").len(), 1);
+        assert_eq!(feed(&mut Ws::default(), &masked(0x81, ok.as_bytes())).expect("fits").len(), 1);
         let big = masked(0x81, format!("{ok}x").as_bytes());
-        assert_eq!(feed(&mut Ws::new(), &big[..14]), Err(CloseReason::TOO_BIG));
+        assert_eq!(feed(&mut Ws::default(), &big[..14]), Err(CloseReason::TOO_BIG));
         let mut declared = vec![0x81, 0xff];
         declared.extend_from_slice(&(u64::MAX >> 1).to_be_bytes());
         declared.extend_from_slice(&[0; 4]);
-        assert_eq!(feed(&mut Ws::new(), &declared), Err(CloseReason::TOO_BIG));
-        let mut ws = Ws::new();
+        assert_eq!(feed(&mut Ws::default(), &declared), Err(CloseReason::TOO_BIG));
+        let mut ws = Ws::default();
         let fragments = [masked(0x01, &[b'x'; 40_000]), masked(0x80, &[b'x'; 40_000])].concat();
         assert_eq!(feed(&mut ws, &fragments), Err(CloseReason::TOO_BIG));
-        let mut ws = Ws::new();
+        let mut ws = Ws::default();
         ws.authenticated();
         assert_eq!(feed(&mut ws, &big).expect("fits").len(), 1);
         assert!(!ws.grown, "the grown buffer was returned");
@@ -315,7 +317,7 @@ mod tests {
 
     #[test]
     fn p_71_violations_have_codes() {
-        let code = |bytes: &[u8]| feed(&mut Ws::new(), bytes).expect_err("violation").code;
+        let code = |bytes: &[u8]| feed(&mut Ws::default(), bytes).expect_err("violation").code;
         assert_eq!(code(&[0x81, 0x01, b'x']), 1002, "unmasked");
         assert_eq!(code(&masked(0xc1, b"x")), 1002, "reserved bit");
         assert_eq!(code(&masked(0x83, b"x")), 1002, "reserved opcode");
@@ -328,16 +330,16 @@ mod tests {
     #[test]
     fn p_70_floods_of_nothing() {
         let pings = masked(0x89, b"").repeat(1_000);
-        assert_eq!(feed(&mut Ws::new(), &pings), Err(CloseReason::FLOOD));
+        assert_eq!(feed(&mut Ws::default(), &pings), Err(CloseReason::FLOOD));
         let empties = [masked(0x01, b"x"), masked(0x00, b"").repeat(1_000)].concat();
-        assert_eq!(feed(&mut Ws::new(), &empties), Err(CloseReason::FLOOD));
-        assert!(feed(&mut Ws::new(), &masked(0x89, b"").repeat(100)).is_ok());
+        assert_eq!(feed(&mut Ws::default(), &empties), Err(CloseReason::FLOOD));
+        assert!(feed(&mut Ws::default(), &masked(0x89, b"").repeat(100)).is_ok());
     }
 
     #[test]
     fn ping_is_answered_into_the_buffer() {
         let (mut out, mut messages) = (Vec::new(), Vec::new());
-        Ws::new().feed(&masked(0x89, b"hi"), 0, &mut out, &mut messages).expect("valid");
+        Ws::default().feed(&masked(0x89, b"hi"), 0, &mut out, &mut messages).expect("valid");
         assert_eq!((out.as_slice(), messages), ([0x8a, 2, b'h', b'i'].as_slice(), vec![Incoming::Alive]));
     }
 }

@@ -1,6 +1,8 @@
 //! HTTP and WebSocket upgrades on one port. Every route states its authorisation class; a request that no route owns is
 //! 404 whoever asks.
 
+#![allow(clippy::result_large_err)] // here an error is an answer: it goes out once and is not passed around
+
 pub mod io;
 pub mod page;
 pub mod reply;

@@ -122,12 +122,15 @@ async fn write<M: Method>(call: Call, params: ConfigWriteParams, kind: Kind) -> 
     Ok(written(&call.gateway, &outcome))
 }
 
+/// Makes the change with given options; a dry run first, then for good.
+type Attempt<'a> = Box<dyn Fn(&Options) -> Result<Outcome, WriteError> + 'a>;
+
 fn change(gateway: &Gateway, params: &ConfigWriteParams, kind: Kind) -> Result<Outcome, ErrorShape> {
     let (paths, env) = (&gateway.paths, &gateway.env);
     let editor = Editor::new(paths, env);
     // Masked values in the text stand for what is on disk now; the base hash makes sure that this is what was read.
     let before = Document::load(paths, env).map_err(|error| refused(&WriteError::Unreadable(error)))?;
-    let attempt: Box<dyn Fn(&Options) -> Result<Outcome, WriteError>> = match kind {
+    let attempt: Attempt<'_> = match kind {
         Kind::Whole => {
             let text = redact::restore_raw(&params.raw, before.raw()).map_err(invalid)?;
             Box::new(move |options| editor.replace_all(&text, options))

@@ -28,7 +28,7 @@ pub fn register(registry: &mut Registry) {
         .on_shared::<SystemPresence>(|call, _| {
             Ok(bytes::Bytes::copy_from_slice(call.gateway.presence.json().get().as_bytes()))
         })
-        .on::<SystemEvent>(|call, params| system_event(call, params))
+        .on::<SystemEvent>(system_event)
         .on::<LastHeartbeat>(|call, _| Ok(call.gateway.last_heartbeat()))
         .on::<SetHeartbeats>(|call, params| {
             call.gateway.set_heartbeats(params.enabled);
