@@ -222,6 +222,9 @@ fn numbers_come_back_as_numbers() {
 
 #[test]
 fn a_text_that_does_not_parse_is_not_shown() {
+    // An open quote in a comment does not take the comment's end with it.
+    let text = "{ a: 1, /* token: \"sesame */\n}";
+    assert_eq!(raw(text), Some(format!("{{ a: 1, /* token: \"{MARKER}*/\n}}")));
     assert_eq!(raw("{ token: 'sesame' "), None);
     assert_eq!(raw(""), Some(String::new()));
 }

@@ -91,19 +91,17 @@ fn set(
         at.push(step);
     }
     let slot = enter(here, last, &at, before)?;
-    if let (Value::Object(old), Value::Object(new)) = (&*slot, value) {
-        match mode {
-            SetMode::Merge => {
-                patch(slot, value, &mut path.clone(), &[]);
-                return Ok(());
-            }
-            SetMode::Set if PROTECTED.iter().any(|protected| path.steps() == *protected) => {
-                let dropped: Vec<_> = old.keys().filter(|key| !new.contains_key(*key)).cloned().collect();
-                if !dropped.is_empty() {
-                    return Err(EditError::Lossy { path: path.clone(), dropped });
-                }
-            }
-            SetMode::Set | SetMode::Replace => {}
+    if mode == SetMode::Merge && value.is_object() {
+        // Also where nothing was: a null in the new object deletes, it is never stored.
+        patch(slot, value, &mut path.clone(), &[]);
+        return Ok(());
+    }
+    if let (SetMode::Set, Value::Object(old), Value::Object(new)) = (mode, &*slot, value)
+        && PROTECTED.iter().any(|protected| path.steps() == *protected)
+    {
+        let dropped: Vec<_> = old.keys().filter(|key| !new.contains_key(*key)).cloned().collect();
+        if !dropped.is_empty() {
+            return Err(EditError::Lossy { path: path.clone(), dropped });
         }
     }
     *slot = value.clone();

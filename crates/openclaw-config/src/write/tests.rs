@@ -292,6 +292,10 @@ fn set_modes() {
     assert_eq!(doc.resolved(), json!({"models": {"providers": {"a": {"baseUrl": "u", "api": "y"}, "b": {}}}}));
     m.set_as("models.providers", json!({"c": {}}), SetMode::Replace).unwrap();
     assert_eq!(Document::load(&m.paths, &m.env).unwrap().resolved(), json!({"models": {"providers": {"c": {}}}}));
+    // RFC 7396 also where nothing was to merge with.
+    m.set_as("models.providers.d", json!({"api": "y", "baseUrl": null}), SetMode::Merge).unwrap();
+    let doc = Document::load(&m.paths, &m.env).unwrap();
+    assert_eq!(doc.resolved(), json!({"models": {"providers": {"c": {}, "d": {"api": "y"}}}}));
 }
 
 #[test]
