@@ -4,6 +4,7 @@
 //! `package.json` and lock file, so a changed pin never meets an old install. Everything here runs with a home of its
 //! own and without a way out of this machine.
 
+pub mod commands;
 pub mod driver;
 pub mod official_cli;
 

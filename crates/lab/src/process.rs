@@ -79,7 +79,8 @@ impl Launch {
     /// A program run in `dir`.
     pub fn new(program: impl Into<PathBuf>, dir: impl Into<PathBuf>) -> Self {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let env = vec![("PATH".to_owned(), path), ("LANG".to_owned(), "C.UTF-8".into()), ("NO_COLOR".to_owned(), "1".into())];
+        let env =
+            vec![("PATH".to_owned(), path), ("LANG".to_owned(), "C.UTF-8".into()), ("NO_COLOR".to_owned(), "1".into())];
         Self { program: program.into(), args: Vec::new(), env, dir: dir.into(), stdin: false }
     }
 
@@ -436,8 +437,5 @@ impl Gateway {
 
 /// Our command line against a gateway at `url`, with a home of its own and the token in its environment.
 pub fn our_cli(home: &Path, url: &str, token: &str) -> Launch {
-    Launch::new(binary(), home)
-        .env("HOME", home)
-        .env("OPENCLAW_GATEWAY_URL", url)
-        .env("OPENCLAW_GATEWAY_TOKEN", token)
+    Launch::new(binary(), home).env("HOME", home).env("OPENCLAW_GATEWAY_URL", url).env("OPENCLAW_GATEWAY_TOKEN", token)
 }

@@ -46,11 +46,8 @@ pub fn conformance(
 ) -> Report {
     let generation = if generation == Generation::V4 { "v4" } else { "v3" };
     let options = json!({"url": url, "generation": generation, "advertised": advertised});
-    let mut driver = peers
-        .script("conformance.mjs", home)
-        .arg(options.to_string())
-        .env("GATEWAY_TOKEN", token)
-        .start("conformance");
+    let mut driver =
+        peers.script("conformance.mjs", home).arg(options.to_string()).env("GATEWAY_TOKEN", token).start("conformance");
     wait_at_most(LONG_RUN, "end of the conformance run", || {
         if let Some(status) = driver.ended() {
             panic!("the conformance run broke off ({status})\n{}", driver.said());

@@ -4,74 +4,19 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
-
-use super::{Generation, Peers};
-use crate::process::Finished;
-
-/// What a place in the output has to be.
-#[derive(Debug, Clone, Copy)]
-pub enum Want {
-    /// Exactly this JSON text.
-    Is(&'static str),
-    Text,
-    Number,
-    Bool,
-    List,
-    Object,
-}
-use Want::{Bool, Is, List, Number, Object, Text};
-
-impl Want {
-    fn fits(self, value: &Value) -> bool {
-        match self {
-            Is(text) => serde_json::from_str::<Value>(text).expect("the tables hold JSON") == *value,
-            Text => value.as_str().is_some_and(|text| !text.is_empty()),
-            Number => value.is_number(),
-            Bool => value.is_boolean(),
-            List => value.is_array(),
-            Object => value.is_object(),
-        }
-    }
-}
-
-/// One command: its arguments, and what has to be where in its output. It has to exit with 0.
-struct Row {
-    args: &'static [&'static str],
-    wants: Output,
-}
-
-enum Output {
-    /// One JSON document; a pointer and what is there.
-    Json(&'static [&'static [(&'static str, Want)]]),
-    /// A line of JSON about the log file, then one per log line.
-    LogLines,
-    /// Text for people that contains these.
-    Says(&'static [&'static str]),
-}
-use Output::{Json, LogLines, Says};
-
-/// The `health` payload, which several commands show.
-const HEALTH: &[(&str, Want)] = &[
-    ("/ok", Is("true")),
-    ("/ts", Number),
-    ("/durationMs", Number),
-    ("/channels", Is("{}")),
-    ("/channelOrder", Is("[]")),
-    ("/channelLabels", Is("{}")),
-    ("/heartbeatSeconds", Number),
-    ("/defaultAgentId", Is("\"main\"")),
-    ("/agents/0/agentId", Is("\"main\"")),
-    ("/agents/0/isDefault", Is("true")),
-    ("/agents/0/heartbeat/enabled", Bool),
-    ("/agents/0/sessions/count", Is("0")),
-    ("/sessions/path", Text),
-    ("/sessions/count", Is("0")),
-    ("/sessions/recent", Is("[]")),
-];
+use super::{
+    Generation, Peers,
+    commands::{
+        HEALTH,
+        Output::{Json, LogLines, Says},
+        Row,
+        Want::{Bool, Is, List, Number, Object, Text},
+        Wants, violations as violations_of,
+    },
+};
 
 /// `status` where its text comes from the gateway.
-const STATUS_V4: &[(&str, Want)] = &[
+const STATUS_V4: Wants = &[
     ("/runtimeVersion", Text),
     ("/heartbeat/defaultAgentId", Is("\"main\"")),
     ("/heartbeat/agents/0/agentId", Is("\"main\"")),
@@ -92,7 +37,7 @@ const STATUS_V4: &[(&str, Want)] = &[
     ("/memoryPlugin", Object),
 ];
 
-const STATUS_DEEP_V4: &[(&str, Want)] = &[
+const STATUS_DEEP_V4: Wants = &[
     ("/health/ok", Is("true")),
     ("/health/agents/0/agentId", Is("\"main\"")),
     ("/health/sessions/count", Is("0")),
@@ -100,7 +45,7 @@ const STATUS_DEEP_V4: &[(&str, Want)] = &[
     ("/collection/source", Is("\"gateway\"")),
 ];
 
-const STATUS_V3: &[(&str, Want)] = &[
+const STATUS_V3: Wants = &[
     ("/heartbeat/defaultAgentId", Is("\"main\"")),
     ("/sessions/count", Is("0")),
     ("/gateway/mode", Is("\"local\"")),
@@ -114,7 +59,7 @@ const STATUS_V3: &[(&str, Want)] = &[
     ("/agents/defaultId", Is("\"main\"")),
 ];
 
-const STATUS_DEEP_V3: &[(&str, Want)] = &[
+const STATUS_DEEP_V3: Wants = &[
     ("/health/ok", Is("true")),
     ("/health/agents/0/agentId", Is("\"main\"")),
     ("/health/sessions/count", Is("0")),
@@ -122,7 +67,7 @@ const STATUS_DEEP_V3: &[(&str, Want)] = &[
 ];
 
 /// A device-less probe holds no scope in protocol 4: it reaches the gateway, and reads nothing.
-const GATEWAY_STATUS_V4: &[(&str, Want)] = &[
+const GATEWAY_STATUS_V4: Wants = &[
     ("/gateway/port", Number),
     ("/gateway/version", Text),
     ("/port/status", Is("\"busy\"")),
@@ -136,9 +81,9 @@ const GATEWAY_STATUS_V4: &[(&str, Want)] = &[
     ("/rpc/server/connId", Text),
 ];
 
-const GATEWAY_STATUS_V3: &[(&str, Want)] = &[("/port/status", Is("\"busy\"")), ("/rpc/ok", Is("true"))];
+const GATEWAY_STATUS_V3: Wants = &[("/port/status", Is("\"busy\"")), ("/rpc/ok", Is("true"))];
 
-const PROBE_V4: &[(&str, Want)] = &[
+const PROBE_V4: Wants = &[
     ("/ok", Is("true")),
     ("/degraded", Is("true")),
     ("/capability", Is("\"connected_no_operator_scope\"")),
@@ -157,7 +102,7 @@ const PROBE_V4: &[(&str, Want)] = &[
 ];
 
 /// In protocol 3 the probe pairs its device in silence and reads everything.
-const PROBE_V3: &[(&str, Want)] = &[
+const PROBE_V3: Wants = &[
     ("/ok", Is("true")),
     ("/primaryTargetId", Is("\"localLoopback\"")),
     ("/warnings", Is("[]")),
@@ -222,72 +167,15 @@ const ROWS_V3: &[Row] = &[
     Row { args: &["logs", "--limit", "3", "--json"], wants: LogLines },
 ];
 
-/// Runs every command of the issue with the real CLI of that generation against a gateway on a loopback port, and
+/// Runs every command with the real CLI of that generation against a gateway on a loopback port, and
 /// returns what was not as expected, one text per violation.
 pub fn violations(peers: &Peers, generation: Generation, port: u16, token: &str, home: &Path) -> Vec<String> {
     let rows = if generation == Generation::V4 { ROWS_V4 } else { ROWS_V3 };
-    rows.iter()
-        .flat_map(|row| {
-            let finished = peers
-                .cli(generation, home)
-                .env("OPENCLAW_GATEWAY_URL", format!("ws://127.0.0.1:{port}"))
-                .env("OPENCLAW_GATEWAY_PORT", port.to_string())
-                .env("OPENCLAW_GATEWAY_TOKEN", token)
-                .args(row.args)
-                .run();
-            let mut found = row.wants.violations(&finished);
-            if finished.status.code() != Some(0) {
-                found.push(format!("exit {}", finished.status));
-            }
-            let command = row.args.join(" ");
-            let report = |text| format!("{} CLI, `{command}`: {text}", generation.release());
-            let mut reports: Vec<String> = found.into_iter().map(report).collect();
-            if let Some(last) = reports.last_mut() {
-                *last += &format!("\n--- stdout\n{}\n--- stderr\n{}", finished.stdout, finished.stderr);
-            }
-            reports
-        })
-        .collect()
-}
-
-impl Output {
-    fn violations(&self, finished: &Finished) -> Vec<String> {
-        match self {
-            Json(tables) => match serde_json::from_str::<Value>(&finished.stdout) {
-                Ok(json) => misfits(&json, tables),
-                Err(error) => vec![format!("stdout is not JSON: {error}")],
-            },
-            Says(texts) => {
-                let unsaid = texts.iter().filter(|text| !finished.stdout.contains(**text));
-                unsaid.map(|text| format!("does not say {text:?}")).collect()
-            }
-            LogLines => log_misfits(&finished.stdout),
-        }
-    }
-}
-
-fn misfits(json: &Value, tables: &[&[(&str, Want)]]) -> Vec<String> {
-    let wants = tables.iter().flat_map(|table| table.iter());
-    let misfit = wants.filter(|(pointer, want)| !json.pointer(pointer).is_some_and(|value| want.fits(value)));
-    misfit.map(|(pointer, want)| format!("{pointer} is {}, not {want:?}", shown(json.pointer(pointer)))).collect()
-}
-
-fn shown(value: Option<&Value>) -> String {
-    value.map_or_else(|| "missing".to_owned(), Value::to_string)
-}
-
-/// `logs --json`: a meta line, at least one log line with level and message, and notices perhaps.
-fn log_misfits(stdout: &str) -> Vec<String> {
-    const META: &[(&str, Want)] =
-        &[("/type", Is("\"meta\"")), ("/file", Text), ("/cursor", Number), ("/size", Number)];
-    const LINE: &[(&str, Want)] =
-        &[("/type", Is("\"log\"")), ("/time", Text), ("/level", Text), ("/message", Text), ("/raw", Text)];
-    let lines: Result<Vec<Value>, _> = stdout.lines().map(serde_json::from_str).collect();
-    let Ok(lines) = lines else { return vec!["not every line is JSON".to_owned()] };
-    let (Some(meta), Some(first)) = (lines.first(), lines.get(1)) else { return vec!["no log line".to_owned()] };
-    let mut found = misfits(meta, &[META]);
-    found.extend(misfits(first, &[LINE]));
-    let odd = lines.iter().skip(1).filter(|line| line["type"] != json!("log") && line["type"] != json!("notice"));
-    found.extend(odd.map(|line| format!("an odd line: {line}")));
-    found
+    violations_of(&format!("the CLI of {}", generation.release()), rows, || {
+        peers
+            .cli(generation, home)
+            .env("OPENCLAW_GATEWAY_URL", format!("ws://127.0.0.1:{port}"))
+            .env("OPENCLAW_GATEWAY_PORT", port.to_string())
+            .env("OPENCLAW_GATEWAY_TOKEN", token)
+    })
 }
