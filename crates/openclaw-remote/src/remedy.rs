@@ -10,8 +10,10 @@ use crate::{
 /// What the advice depends on besides the error itself.
 #[derive(Clone, Debug, Default)]
 pub struct Place {
-    /// The gateway of this machine, reached directly.
+    /// The gateway of this machine, named by nothing but the local config.
     pub local: bool,
+    /// A loopback address, whoever named it.
+    pub loopback: bool,
     /// The URL is a loopback one although the gateway is elsewhere: a tunnel the owner keeps open.
     pub tunnel: bool,
     /// Port of the local end.
@@ -130,7 +132,7 @@ impl Error {
         let safe = advice.command.len() <= 200
             && advice.command.starts_with("openclaw ")
             && advice.command.bytes().all(|b| b.is_ascii_alphanumeric() || b" .-_:/=@<>".contains(&b));
-        let what = "the gateway advises".to_owned();
+        let what = "do as the gateway advises,".to_owned();
         safe.then_some(Remedy { what, command: advice.command, run_on: advice.run_on })
     }
 }
@@ -146,7 +148,7 @@ fn is_plain_id(id: &str) -> bool {
 fn connect_remedy(failure: ConnectFailure, place: &Place) -> Remedy {
     match failure {
         _ if place.tunnel => Remedy::here("open the tunnel", place.tunnel_command()),
-        ConnectFailure::Refused | ConnectFailure::Other if place.local => {
+        ConnectFailure::Refused | ConnectFailure::Other if place.loopback => {
             Remedy::here("start the gateway", "openclaw gateway")
         }
         ConnectFailure::Refused => {
@@ -161,7 +163,7 @@ fn auth_remedy(code: &str, place: &Place) -> Option<Remedy> {
     Some(match code {
         "AUTH_TOKEN_MISMATCH" | "AUTH_TOKEN_MISSING" | "DEVICE_IDENTITY_REQUIRED" | "AUTH_REQUIRED" if remote => {
             Remedy::there(
-                "print the token, then set gateway.remote.token to it on this machine",
+                "print the token, then use it here as gateway.remote.token or --token;",
                 "openclaw config get gateway.auth.token",
             )
         }

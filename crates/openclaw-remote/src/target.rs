@@ -188,7 +188,8 @@ fn pin(url: &GatewayUrl, source: UrlSource, config: &GatewayConfig) -> Result<Op
 fn place(url: &GatewayUrl, source: UrlSource, config: &GatewayConfig) -> Place {
     let from_config = source == UrlSource::RemoteConfig;
     Place {
-        local: !from_config && url.is_loopback(),
+        local: source == UrlSource::LocalLoopback,
+        loopback: url.is_loopback(),
         tunnel: from_config && url.is_loopback(),
         port: url.port(),
         remote_port: config.remote.remote_port.unwrap_or(url.port()),

@@ -227,7 +227,7 @@ pub struct GatewayStatus {
     /// Exit non-zero when the RPC probe fails
     #[arg(long, conflicts_with = "no_probe")]
     pub require_rpc: bool,
-    /// Also look at what listens on the port
+    /// Also call the read methods (health, status, presence, config)
     #[arg(long)]
     pub deep: bool,
 }

@@ -235,7 +235,7 @@ mod tests {
         let source = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         let endpoint = GatewayUrl::loopback(18789).to_string();
         let error = RemoteError::Connect { endpoint, failure: ConnectFailure::Refused, source };
-        let place = Place { local: true, port: 18789, remote_port: 18789, ..Place::default() };
+        let place = Place { local: true, loopback: true, port: 18789, remote_port: 18789, ..Place::default() };
         let failure = Failure::remote(&error, &place).fact("Source", "local loopback");
         let style = Style::plain();
         assert_eq!(

@@ -376,7 +376,7 @@ fn port(context: &Context, target: &Target, exam: &mut Exam) {
         Runtime::NotRunning => {
             exam.find("port", Severity::Info, format!("Nothing listens on port {port}.")).fix("openclaw gateway");
         }
-        Runtime::Running { .. } | Runtime::Remote => {}
+        Runtime::Running { .. } | Runtime::Remote | Runtime::Elsewhere => {}
     }
 }
 

@@ -28,11 +28,12 @@ pub fn run(context: &Context, args: &GatewayStatus) -> Outcome {
         let probed = block_on(async {
             let _progress = context.output.progress(format!("Probing {} …", reach.target.url));
             let store = IdentityStore::new(context.paths.clone());
-            Ok(probe(&reach.target, &store, Deadline::after(reach.timeout()), Depth::Connect).await)
+            let depth = if args.deep { Depth::Read } else { Depth::Connect };
+            Ok(probe(&reach.target, &store, Deadline::after(reach.timeout()), depth).await)
         })?;
         Some(probed)
     };
-    let report = Report::new(context, &reach, problem, probed, args.deep);
+    let report = Report::new(context, &reach, problem, probed);
     if args.at.target.json {
         output::json(&report.to_json());
     } else {
@@ -50,6 +51,8 @@ pub fn run(context: &Context, args: &GatewayStatus) -> Outcome {
 pub enum Runtime {
     /// The config points elsewhere: nothing here to look at.
     Remote,
+    /// `--url` or the variable names another place.
+    Elsewhere,
     Running {
         pid: Option<u32>,
     },
@@ -82,6 +85,7 @@ impl Runtime {
     fn words(&self) -> String {
         match self {
             Self::Remote => "remote".to_owned(),
+            Self::Elsewhere => "not looked at (the URL was given)".to_owned(),
             Self::Running { pid: Some(pid) } => format!("running (pid {pid})"),
             Self::Running { pid: None } => "running".to_owned(),
             Self::Occupied(listeners) => {
@@ -95,6 +99,7 @@ impl Runtime {
     fn to_json(&self) -> Value {
         match self {
             Self::Remote => json!({"status": "remote"}),
+            Self::Elsewhere => json!({"status": "unknown"}),
             Self::Running { pid } => json!({"status": "running", "pid": pid}),
             Self::Occupied(_) => json!({"status": "foreign"}),
             Self::NotRunning => json!({"status": "stopped"}),
@@ -121,6 +126,8 @@ struct Report<'a> {
     problem: Option<Problem>,
     probed: Option<Probed>,
     mode: Mode,
+    /// The target is this machine's gateway.
+    here: bool,
     port: u16,
     port_source: String,
     bind: BindMode,
@@ -130,28 +137,18 @@ struct Report<'a> {
 }
 
 impl<'a> Report<'a> {
-    fn new(
-        context: &'a Context,
-        reach: &'a Reach<'a>,
-        problem: Option<Problem>,
-        probed: Option<Probed>,
-        deep: bool,
-    ) -> Self {
+    fn new(context: &'a Context, reach: &'a Reach<'a>, problem: Option<Problem>, probed: Option<Probed>) -> Self {
         let gateway = &reach.loaded.gateway;
         let openclaw_remote::target::LocalPort { value: port, source: port_source } = reach.target.local_port.clone();
         let bind = gateway.bind.unwrap_or(BindMode::Loopback);
         // Far away, the local port says nothing.
-        let mode = if reach.target.is_local() { Mode::Local } else { gateway.effective_mode() };
-        let looks = mode == Mode::Local;
-        let failed = probed.as_ref().is_none_or(|probed| probed.error.is_some());
+        let here = reach.target.is_local();
+        let mode = if here { Mode::Local } else { gateway.effective_mode() };
         Self {
             mode,
-            runtime: Runtime::find(context, mode, port),
-            listeners: if looks && (failed || deep || reach.target.is_local()) {
-                ports::listeners(port)
-            } else {
-                Vec::new()
-            },
+            runtime: if here || mode == Mode::Remote { Runtime::find(context, mode, port) } else { Runtime::Elsewhere },
+            listeners: if here { ports::listeners(port) } else { Vec::new() },
+            here,
             bind_host: bind_host(bind, gateway.custom_bind_host),
             context,
             reach,
@@ -170,7 +167,7 @@ impl<'a> Report<'a> {
     }
 
     fn note(&self) -> Option<&'static str> {
-        (self.mode == Mode::Local && self.bind == BindMode::Loopback)
+        (self.here && self.bind == BindMode::Loopback)
             .then_some("Loopback-only gateway; only local clients can connect.")
     }
 
@@ -230,7 +227,7 @@ impl<'a> Report<'a> {
         line("File logs", &self.log_file());
         line("Config (cli)", &config);
         line("", "");
-        if self.mode == Mode::Local {
+        if self.here {
             let bind =
                 format!("bind={} ({}), port={} ({})", self.bind.as_str(), self.bind_host, self.port, self.port_source);
             line("Gateway", &bind);
@@ -258,9 +255,12 @@ impl<'a> Report<'a> {
                 };
                 line("RPC probe", &word);
                 line("Capability", &probed.capability().replace('_', "-"));
+                if let Some(error) = probed.error.as_ref().filter(|_| probed.connected()) {
+                    line("Read methods", &short(error));
+                }
             }
         }
-        if self.mode == Mode::Local {
+        if self.here {
             let listening: Vec<String> =
                 self.listeners.iter().map(|l| format!("{}:{} by {}", l.address, self.port, holder(l))).collect();
             let none =

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use openclaw_config::{AuthMode, Mode};
+use openclaw_config::{AuthMode, Mode, credentials::UrlSource};
 use openclaw_remote::{
     Client, Deadline, Error as RemoteError,
     connect::{DeviceUse, Persona},
@@ -121,8 +121,11 @@ fn overview(context: &Context, reach: &Reach<'_>, found: &Collected, deep: bool,
     facts.row("OS", operating_system());
     facts.row("Dashboard", target.url.to_http());
     facts.row("Config", context.config_path());
-    let mode =
-        if target.is_local() || reach.loaded.gateway.effective_mode() == Mode::Local { "local" } else { "remote" };
+    let mode = match target.source {
+        UrlSource::LocalLoopback => "local",
+        UrlSource::RemoteConfig => "remote",
+        UrlSource::Flag | UrlSource::Env => "given",
+    };
     let reachable = match found.probed.reached() {
         true => format!("reachable {}", time::span(found.probed.latency)),
         false => "unreachable".to_owned(),
@@ -141,7 +144,7 @@ fn overview(context: &Context, reach: &Reach<'_>, found: &Collected, deep: bool,
             (None, false) => Cell::toned(Tone::Bad, "RPC probe: failed"),
         },
     );
-    if mode == "local" {
+    if target.is_local() {
         let runtime = Runtime::find(context, Mode::Local, target.url.port());
         facts.row(
             "Runtime",
@@ -149,7 +152,7 @@ fn overview(context: &Context, reach: &Reach<'_>, found: &Collected, deep: bool,
                 Runtime::Running { pid: Some(pid) } => format!("running{dot}pid {pid}"),
                 Runtime::Running { pid: None } => "running".to_owned(),
                 Runtime::Occupied(_) => "the port is held by another program (openclaw gateway status)".to_owned(),
-                Runtime::Remote | Runtime::NotRunning => "not running".to_owned(),
+                Runtime::Remote | Runtime::Elsewhere | Runtime::NotRunning => "not running".to_owned(),
             },
         );
     }
