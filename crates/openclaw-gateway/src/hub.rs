@@ -62,8 +62,8 @@ impl Connection {
 
     fn hears(&self, gate: Gate) -> bool {
         match (gate, self.role) {
-            (Gate::Everyone, _) | (Gate::OperatorsAndNodes(_), Role::Node) => true,
-            (Gate::Operators(scope) | Gate::OperatorsAndNodes(scope), Role::Operator) => self.scopes.grants(scope),
+            (Gate::Everyone, _) => true,
+            (Gate::Operators(scope), Role::Operator) => self.scopes.grants(scope),
             (Gate::Operators(_), Role::Node) => false,
         }
     }

@@ -10,8 +10,6 @@ pub enum Gate {
     Everyone,
     /// Operators that hold the scope.
     Operators(Scope),
-    /// Operators that hold the scope, and every node.
-    OperatorsAndNodes(Scope),
 }
 
 /// A broadcast event.
@@ -44,9 +42,10 @@ pub const NODE_PAIR_REQUESTED: Event = event("node.pair.requested", Gate::Operat
 pub const NODE_PAIR_RESOLVED: Event = event("node.pair.resolved", Gate::Operators(Scope::Pairing), true);
 pub const NODE_PRESENCE: Event = event("node.presence", Gate::Operators(Scope::Read), true);
 pub const NODE_HOST_STATS: Event = event("node.hostStats", Gate::Operators(Scope::Read), true);
-pub const VOICEWAKE_CHANGED: Event = event("voicewake.changed", Gate::OperatorsAndNodes(Scope::Read), true);
-pub const VOICEWAKE_ROUTING_CHANGED: Event =
-    event("voicewake.routing.changed", Gate::OperatorsAndNodes(Scope::Read), true);
+/// Nodes hear of it as well, point to point and without a sequence number.
+pub const VOICEWAKE_CHANGED: Event = event("voicewake.changed", Gate::Operators(Scope::Read), true);
+/// As [`VOICEWAKE_CHANGED`].
+pub const VOICEWAKE_ROUTING_CHANGED: Event = event("voicewake.routing.changed", Gate::Operators(Scope::Read), true);
 
 /// Point-to-point events to one node.
 pub const NODE_INVOKE_REQUEST: &str = "node.invoke.request";

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::Scope;
+use crate::{Protocol, Scope};
 
 pub mod config;
 pub mod device;
@@ -27,6 +27,8 @@ pub trait Method {
     const NAME: &'static str;
     /// Checked before the parameters are read.
     const ACCESS: Access;
+    /// The last protocol version that has it; on a newer socket it is an unknown method.
+    const LAST: Protocol = Protocol::MAX;
     /// Unknown keys are ignored, missing required ones are `INVALID_REQUEST`.
     type Params: DeserializeOwned + Send + 'static;
     type Result: Serialize + Send + 'static;
@@ -46,10 +48,11 @@ impl Done {
     pub const OK: Self = Self { ok: true };
 }
 
-/// Declares a method type: `method!(Health, "health", Access::Any, Params => Result)`.
+/// Declares a method type: `method!(Health, "health", Access::Any, Params => Result)`. A method that a protocol version
+/// dropped ends with `, last Protocol::V3`.
 #[macro_export]
 macro_rules! method {
-    ($(#[$doc:meta])* $name:ident, $wire:literal, $access:expr, $params:ty => $result:ty) => {
+    ($(#[$doc:meta])* $name:ident, $wire:literal, $access:expr, $params:ty => $result:ty $(, last $last:expr)?) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug)]
         pub struct $name;
@@ -57,6 +60,7 @@ macro_rules! method {
         impl $crate::method::Method for $name {
             const NAME: &'static str = $wire;
             const ACCESS: $crate::method::Access = $access;
+            $(const LAST: $crate::Protocol = $last;)?
             type Params = $params;
             type Result = $result;
         }
