@@ -278,6 +278,8 @@ pub enum Seen {
     DeviceToken,
     /// It left.
     Disconnect,
+    /// It said that it is awake, and why.
+    Beacon(&'static str),
 }
 
 impl Seen {
@@ -287,6 +289,7 @@ impl Seen {
             Self::Connect => "connect",
             Self::DeviceToken => "device-token-auth",
             Self::Disconnect => "disconnect",
+            Self::Beacon(trigger) => trigger,
         }
     }
 }

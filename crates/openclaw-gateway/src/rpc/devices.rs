@@ -20,8 +20,13 @@ use crate::{
 pub fn register(registry: &mut Registry) {
     registry
         .on::<DevicePairList>(|call, _| {
-            let hub = &call.gateway.hub;
-            Ok(call.gateway.pairing.read(|state| view::list(state, now_ms(), |id| hub.is_connected(id))))
+            let (hub, nodes) = (&call.gateway.hub, &call.gateway.nodes);
+            let mut list = call.gateway.pairing.read(|state| view::list(state, now_ms(), |id| hub.is_connected(id)));
+            for device in &mut list.paired {
+                let id = DeviceId::parse(&device.device_id);
+                device.pending_node_surface = id.and_then(|id| nodes.pending_surface(&id));
+            }
+            Ok(list)
         })
         .on_async::<DevicePairApprove, _>(|call, params| async move {
             let (id, approver, token) = (RequestId::new(params.request_id), approver(&call), fresh_token()?);
@@ -56,6 +61,9 @@ pub fn register(registry: &mut Registry) {
             let (id, role) = (device_id(&params.device_id, denied)?, role(&params.role, denied)?);
             let changed = call.gateway.pairing.change(|state| state.revoke(now_ms(), &id, role)).await;
             let revoked_at_ms = call.gateway.settle(changed, ErrorShape::from)?;
+            if role == Role::Node {
+                crate::nodes::device_removed(&call.gateway, &id).await?;
+            }
             tracing::info!(device = id.short(), %role, by = %call.caller.address, "device token revoked");
             Ok(TokenRevoked { device_id: id.to_string(), role: role.to_string(), revoked_at_ms })
         });

@@ -35,6 +35,8 @@ type Handler = Box<dyn Fn(Call, Option<&RawValue>) -> Outcome + Send + Sync>;
 
 struct Entry {
     access: Access,
+    /// The last protocol version that has the method.
+    last: Protocol,
     handler: Handler,
 }
 
@@ -81,15 +83,29 @@ impl Registry {
         }))
     }
 
+    /// Registers a handler that waits and whose payload is already serialised (passed through from a peer).
+    pub fn on_async_shared<M, F>(&mut self, handler: impl Fn(Call, M::Params) -> F + Send + Sync + 'static) -> &mut Self
+    where
+        M: Method,
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        self.insert::<M>(Box::new(move |call, params| match parse_params::<M::Params>(M::NAME, params) {
+            Err(error) => Outcome::Now(Err(error)),
+            Ok(params) => Outcome::Later(Box::pin(handler(call, params))),
+        }))
+    }
+
     fn insert<M: Method>(&mut self, handler: Handler) -> &mut Self {
-        let replaced = self.entries.insert(M::NAME, Entry { access: M::ACCESS, handler });
+        let replaced = self.entries.insert(M::NAME, Entry { access: M::ACCESS, last: M::LAST, handler });
         debug_assert!(replaced.is_none(), "{} is registered twice", M::NAME);
         self
     }
 
-    /// The names for `features.methods`: exactly what works, sorted.
+    /// The names for `features.methods`: exactly what works in the newest protocol version, sorted. What only an older
+    /// one has is answered there, and not advertised.
     pub fn names(&self) -> Vec<&'static str> {
-        let mut names: Vec<_> = self.entries.keys().copied().collect();
+        let current = self.entries.iter().filter(|(_, entry)| entry.last == Protocol::MAX);
+        let mut names: Vec<_> = current.map(|(name, _)| *name).collect();
         names.sort_unstable();
         names
     }
@@ -103,8 +119,10 @@ impl Registry {
 
     /// Runs a request: role, then scope, then parameters, then the handler.
     pub fn call(&self, call: Call, method: &str, params: Option<&RawValue>) -> Dispatched {
-        let Some(entry) = self.entries.get(method) else { return Dispatched::Unknown };
         let caller = &call.caller;
+        let Some(entry) = self.entries.get(method).filter(|entry| caller.protocol <= entry.last) else {
+            return Dispatched::Unknown;
+        };
         match (entry.access, caller.role) {
             (Access::Any, _) | (Access::Node, Role::Node) => {}
             (Access::Node, Role::Operator) | (Access::Operator(_), Role::Node) => return Dispatched::WrongRole,

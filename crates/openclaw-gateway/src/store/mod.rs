@@ -8,7 +8,10 @@
 //! A new room adds a file with its tables and its change type, one line to [`Change`] and one to the migrations.
 
 pub(crate) mod devices;
+pub(crate) mod nodes;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::{
@@ -22,7 +25,10 @@ use openclaw_protocol::{DeviceId, Role};
 use rusqlite::Connection;
 use thiserror::Error;
 
-use crate::pairing::{DeviceChange, DevicePairing, token::Seen};
+use crate::{
+    nodes::{registry::Remembered, surface::NodeChange},
+    pairing::{DeviceChange, DevicePairing, token::Seen},
+};
 
 pub use writer::{Receipt, Slot, Store};
 
@@ -30,6 +36,7 @@ pub use writer::{Receipt, Slot, Store};
 #[derive(Clone, Debug)]
 pub enum Change {
     Device(DeviceChange),
+    Node(NodeChange),
 }
 
 impl From<DeviceChange> for Change {
@@ -38,10 +45,17 @@ impl From<DeviceChange> for Change {
     }
 }
 
+impl From<NodeChange> for Change {
+    fn from(change: NodeChange) -> Self {
+        Self::Node(change)
+    }
+}
+
 impl Change {
     fn apply(&self, connection: &Connection) -> rusqlite::Result<()> {
         match self {
             Self::Device(change) => devices::apply(connection, change),
+            Self::Node(change) => nodes::apply(connection, change),
         }
     }
 }
@@ -116,5 +130,13 @@ impl Store {
     /// When a row cannot be read or understood.
     pub fn load_devices(&self) -> Result<DevicePairing, StoreError> {
         self.read_blocking(devices::load)
+    }
+
+    /// Everything about nodes; as [`Store::load_devices`].
+    ///
+    /// # Errors
+    /// When a row cannot be read or understood.
+    pub fn load_nodes(&self) -> Result<Remembered, StoreError> {
+        self.read_blocking(nodes::load)
     }
 }

@@ -155,6 +155,12 @@ impl Store {
         Ok(Slot { permit, shared: &self.shared })
     }
 
+    /// Room for one batch, if there is some without waiting.
+    pub fn try_reserve(&self) -> Option<Slot<'_>> {
+        let permit = self.sender.try_reserve().ok()?;
+        Some(Slot { permit, shared: &self.shared })
+    }
+
     /// Saves a batch; resolves once it is on disk.
     ///
     /// # Errors

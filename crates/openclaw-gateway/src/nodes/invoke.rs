@@ -1,0 +1,341 @@
+//! `node.invoke`: who may ask, what is asked, and what the answers mean. Nothing on this path touches the disk, and
+//! JSON is passed through as text.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use openclaw_protocol::{
+    DeviceId, ErrorShape, Scope,
+    error::{Machine, Remediation},
+    limits::MAX_BUFFERED_BYTES,
+    method::node::{InvokeProgressParams, InvokeResultParams, NodeError, NodeInvokeParams, Receipt},
+};
+use serde::Serialize;
+use serde_json::{
+    Map, Value, json,
+    value::{RawValue, to_raw_value},
+};
+use tokio::time::Instant;
+
+use super::{
+    answers::{Begin, MAX_KEY_BYTES},
+    live::{NoAnswer, Question},
+    policy::{self, Lists, scope_to_invoke},
+    registry::Nodes,
+};
+use crate::{hub::Connection, rpc::registry::Answer};
+
+/// Deadline when the caller names none (pairing and node notes, section 6).
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest deadline; a longer wish is cut to it.
+const MAX_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+/// Above this size `payloadJSON` is left out of the answer: it says the same as `payload`. 1 MiB.
+const REPEAT_PAYLOAD_BYTES: usize = 1 << 20;
+/// What a caller's queue can take besides the answer.
+const ANSWER_RESERVE_BYTES: usize = 64 * 1024;
+/// A node that is not ready yet is asked this often again, within the deadline.
+const NOT_READY_RETRIES: u32 = 4;
+const NOT_READY_PAUSE: Duration = Duration::from_millis(100);
+
+/// `node.invoke` in a form that holds the answer as text.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Invoked<'a> {
+    ok: bool,
+    node_id: &'a str,
+    command: &'a str,
+    payload: Option<&'a RawValue>,
+    #[serde(rename = "payloadJSON")]
+    payload_json: Option<&'a str>,
+}
+
+/// An error, and whether the node had been asked by then.
+struct Failed {
+    error: ErrorShape,
+    dispatched: bool,
+}
+
+impl Failed {
+    fn before(error: ErrorShape) -> Self {
+        Self { error, dispatched: false }
+    }
+}
+
+impl Nodes {
+    /// Runs a command on a node. Authority is checked for every call: a change of approval or configuration counts from
+    /// the next one on.
+    pub async fn invoke(&self, caller: &Connection, lists: Lists<'_>, params: NodeInvokeParams) -> Answer {
+        let started = Instant::now();
+        let (node_id, command) = (params.node_id.trim(), params.command.trim());
+        if node_id.is_empty() || command.is_empty() {
+            return Err(ErrorShape::invalid("nodeId and command required"));
+        }
+        let key = params.idempotency_key.as_str();
+        if key.is_empty() || key.len() > MAX_KEY_BYTES {
+            let problem = format!("at /idempotencyKey: must have 1 to {MAX_KEY_BYTES} bytes");
+            return Err(ErrorShape::invalid(format!("invalid node.invoke params: {problem}")));
+        }
+        let scope = scope_to_invoke(command);
+        if !caller.scopes.grants(scope) {
+            return Err(ErrorShape::missing_scope(scope));
+        }
+        if command.starts_with("system.execApprovals.") {
+            let words = "node.invoke does not allow system.execApprovals.*; use exec.approvals.node.*";
+            return Err(ErrorShape::invalid(words).with_details(json!({"command": command})));
+        }
+        let sent = params_to_send(command, params.params.as_deref())?;
+        let ticket = match self.answers.begin(caller, key, node_id, command)? {
+            Begin::First(ticket) => ticket,
+            Begin::Done(answer) => return answer,
+            Begin::Wait(answer) => {
+                let cancelled = || ErrorShape::unavailable("the first request with this idempotencyKey was cancelled");
+                return answer.await.unwrap_or_else(|_| Err(cancelled()));
+            }
+        };
+        let timeout = match params.timeout_ms {
+            None | Some(0) => DEFAULT_TIMEOUT,
+            Some(ms) => Duration::from_millis(ms).min(MAX_TIMEOUT),
+        };
+        let question = Question {
+            command,
+            params: sent.as_ref().map(Sent::text),
+            idempotency_key: key,
+            session_key: params.session_key.as_deref(),
+            deadline: started + timeout,
+        };
+        match self.dispatch(caller, lists, node_id, question).await {
+            Ok(answer) => ticket.finish(Ok(answer), true),
+            Err(Failed { error, dispatched }) => ticket.finish(Err(error), dispatched),
+        }
+    }
+
+    async fn dispatch(
+        &self,
+        caller: &Connection,
+        lists: Lists<'_>,
+        node_id: &str,
+        question: Question<'_>,
+    ) -> Result<Bytes, Failed> {
+        let mut retries = 0;
+        loop {
+            let offline = || Failed::before(no_answer(NoAnswer::NotConnected, question.command));
+            let id = DeviceId::parse(node_id).ok_or_else(offline)?;
+            let live = self.live(&id).ok_or_else(offline)?;
+            let Some(approved) = self.approved(&id) else {
+                return Err(Failed::before(self.not_approved(caller, &id)));
+            };
+            policy::check(live.platform, &live.declared, &approved, lists, question.command)
+                .map_err(|denial| Failed::before(denial.into_error(question.command)))?;
+            let answered = live.ask(question).await.map_err(|why| Failed {
+                error: no_answer(why, question.command),
+                dispatched: matches!(why, NoAnswer::TimedOut | NoAnswer::Disconnected),
+            })?;
+            let not_ready = !answered.result.ok
+                && !answered.progressed
+                && answered.result.error.as_ref().is_some_and(|e| e.code.as_deref() == Some("NODE_NOT_READY"));
+            let time_left = question.deadline.saturating_duration_since(Instant::now()) > NOT_READY_PAUSE;
+            if not_ready && time_left && retries < NOT_READY_RETRIES {
+                retries += 1;
+                tokio::time::sleep(NOT_READY_PAUSE).await;
+                continue;
+            }
+            return to_answer(node_id, question.command, answered.result)
+                .map_err(|error| Failed { error, dispatched: true });
+        }
+    }
+
+    /// The reference's words; what to do about it goes to those who may do it.
+    fn not_approved(&self, caller: &Connection, node: &DeviceId) -> ErrorShape {
+        let error = pairing_changed("invocation");
+        if !caller.scopes.grants(Scope::Pairing) {
+            return error;
+        }
+        let request = self.read(|remembered| Some(remembered.surfaces.get(node)?.pending.as_ref()?.id.clone()));
+        let command = match request {
+            Some(id) => format!("openclaw nodes approve {id}"),
+            None => "openclaw nodes pending".to_owned(),
+        };
+        error.detail("remediation", Remediation { command, run_on: Machine::GatewayHost })
+    }
+
+    /// `node.invoke.result`: counts only from the connection that was asked, and only once.
+    pub fn answered(&self, caller: &Connection, result: InvokeResultParams) -> Receipt {
+        let taken = self.live_of(caller).is_some_and(|live| live.answer(result));
+        Receipt { ok: true, ignored: !taken }
+    }
+
+    /// `node.invoke.progress`: noted, so that the call is not repeated. Raw callers of `node.invoke` get no stream.
+    pub fn progressed(&self, caller: &Connection, progress: &InvokeProgressParams) -> Receipt {
+        let taken = self.live_of(caller).is_some_and(|live| live.progress(&progress.node_id, &progress.invoke_id));
+        Receipt { ok: true, ignored: !taken }
+    }
+}
+
+/// `UNAVAILABLE`, `node pairing changed while … was active`: what the reference says while a surface is not approved.
+pub(super) fn pairing_changed(what: &str) -> ErrorShape {
+    let words = format!("node pairing changed while {what} was active");
+    ErrorShape { retryable: Some(true), ..ErrorShape::unavailable(words) }.detail("code", "PAIRING_CHANGED")
+}
+
+fn no_answer(why: NoAnswer, command: &str) -> ErrorShape {
+    let details = |code: &str, message: &str, dispatched: bool| {
+        let node_error = NodeError { code: Some(code.to_owned()), message: Some(message.to_owned()) };
+        json!({"nodeError": node_error, "nodeCommandDispatched": dispatched})
+    };
+    match why {
+        NoAnswer::NotConnected => ErrorShape::unavailable("node not connected").with_details(json!({
+            "code": "NOT_CONNECTED", "nodeError": {"code": "NOT_CONNECTED", "message": "node not connected"},
+            "nodeCommandDispatched": false
+        })),
+        NoAnswer::Busy => ErrorShape::retry_later("node is busy: too much waits for it already", 1_000)
+            .with_details(details("BUSY", "too much waits for it already", false)),
+        NoAnswer::TooLarge => ErrorShape::invalid(format!(
+            "invalid node.invoke params: at /params: larger than {} MiB",
+            MAX_BUFFERED_BYTES >> 20
+        )),
+        NoAnswer::TimedOut => ErrorShape::unavailable("TIMEOUT: node invoke timed out").with_details(details(
+            "TIMEOUT",
+            "node invoke timed out",
+            true,
+        )),
+        NoAnswer::Disconnected => {
+            let message = format!("node disconnected ({command})");
+            ErrorShape::unavailable(format!("DISCONNECTED: {message}")).with_details(details(
+                "DISCONNECTED",
+                &message,
+                true,
+            ))
+        }
+    }
+}
+
+fn to_answer(node_id: &str, command: &str, result: InvokeResultParams) -> Result<Bytes, ErrorShape> {
+    if !result.ok {
+        return Err(node_failed(result.error.unwrap_or_default()));
+    }
+    let text = result.payload_json;
+    let payload = match &text {
+        None => result.payload,
+        Some(text) if text.trim().is_empty() => None,
+        Some(text) => Some(raw_or_text(text)),
+    };
+    let size = payload.as_ref().map_or(0, |payload| payload.get().len());
+    let repeated = text.as_deref().filter(|_| size <= REPEAT_PAYLOAD_BYTES);
+    let answer = Invoked { ok: true, node_id, command, payload: payload.as_deref(), payload_json: repeated };
+    let bytes = serde_json::to_vec(&answer)
+        .map_err(|error| ErrorShape::unavailable(format!("the node's answer could not be passed on: {error}")))?;
+    if bytes.len() + ANSWER_RESERVE_BYTES > MAX_BUFFERED_BYTES {
+        let message = format!("the node's answer is larger than {} MiB", MAX_BUFFERED_BYTES >> 20);
+        return Err(node_failed(NodeError { code: Some("RESULT_TOO_LARGE".into()), message: Some(message) }));
+    }
+    Ok(Bytes::from(bytes))
+}
+
+/// JSON as it is; other text as `{"payloadJSON": text}`, as the reference has it.
+fn raw_or_text(text: &str) -> Box<RawValue> {
+    let raw = RawValue::from_string(text.to_owned());
+    raw.or_else(|_| to_raw_value(&json!({"payloadJSON": text}))).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+fn node_failed(error: NodeError) -> ErrorShape {
+    let words = error.message.as_deref().unwrap_or("node invoke failed");
+    let message = match &error.code {
+        Some(code) => format!("{code}: {words}"),
+        None => words.to_owned(),
+    };
+    ErrorShape::unavailable(message).with_details(json!({"nodeError": error, "nodeCommandDispatched": true}))
+}
+
+/// Parameters on their way to a node.
+enum Sent<'a> {
+    /// As they came.
+    Untouched(&'a RawValue),
+    /// Written anew.
+    Rebuilt(String),
+}
+
+impl Sent<'_> {
+    fn text(&self) -> &str {
+        match self {
+            Self::Untouched(raw) => raw.get(),
+            Self::Rebuilt(text) => text,
+        }
+    }
+}
+
+fn params_to_send<'a>(command: &str, params: Option<&'a RawValue>) -> Result<Option<Sent<'a>>, ErrorShape> {
+    match (command, params) {
+        ("system.run" | "system.run.prepare", params) => {
+            let text = params.map_or("{}", RawValue::get);
+            rebuilt(command, text).map(|text| Some(Sent::Rebuilt(text)))
+        }
+        (_, Some(params)) => Ok(Some(Sent::Untouched(params))),
+        (_, None) => Ok(None),
+    }
+}
+
+/// What a parameter must be, and the words for when it is not.
+type Kind = (fn(&Value) -> bool, &'static str);
+
+const TEXT: Kind = (Value::is_string, "must be string");
+const NUMBER: Kind = (Value::is_number, "must be number");
+const FLAG: Kind = (Value::is_boolean, "must be boolean");
+
+/// The parameters of `system.run` that a caller may set, each with what it must be. Nothing else reaches the node: not
+/// an approval, not a plan, not a run id, in whatever spelling or depth (P-57).
+const RUN_PARAMS: &[(&str, Kind)] = &[
+    ("command", (is_argv, "must be an array of strings")),
+    ("rawCommand", TEXT),
+    ("cwd", TEXT),
+    ("env", (is_env, "must be an object of strings")),
+    ("timeoutMs", NUMBER),
+    ("needsScreenRecording", FLAG),
+    ("suppressNotifyOnExit", FLAG),
+    ("agentId", TEXT),
+    ("sessionKey", TEXT),
+];
+
+fn is_argv(value: &Value) -> bool {
+    value.as_array().is_some_and(|list| list.iter().all(Value::is_string))
+}
+
+fn is_env(value: &Value) -> bool {
+    value.as_object().is_some_and(|map| map.values().all(Value::is_string))
+}
+
+fn rebuilt(command: &str, text: &str) -> Result<String, ErrorShape> {
+    let problem = |at: &str, what: &str| ErrorShape::invalid(format!("invalid {command} params: at {at}: {what}"));
+    let Ok(Value::Object(mut given)) = serde_json::from_str(text) else {
+        return Err(problem("root", "must be object"));
+    };
+    refuse_approval(&given)?;
+    let mut kept = Map::new();
+    for (name, (fits, must)) in RUN_PARAMS {
+        match given.remove(*name) {
+            None | Some(Value::Null) => {}
+            Some(value) if fits(&value) => {
+                kept.insert((*name).to_owned(), value);
+            }
+            Some(_) => return Err(problem(&format!("/{name}"), must)),
+        }
+    }
+    if command == "system.run" {
+        kept.insert("runId".into(), uuid::Uuid::new_v4().to_string().into());
+    }
+    Ok(Value::Object(kept).to_string())
+}
+
+/// A caller that claims an approval is told so, in the reference's words, rather than being run without it.
+fn refuse_approval(given: &Map<String, Value>) -> Result<(), ErrorShape> {
+    let find = |wanted: &str| given.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value);
+    let claimed = find("approved") == Some(&Value::Bool(true))
+        || find("approvalDecision").and_then(Value::as_str).is_some_and(|decision| decision.starts_with("allow"));
+    if !claimed {
+        return Ok(());
+    }
+    let (words, code) = match find("runId").and_then(Value::as_str) {
+        Some(_) => ("unknown or expired approval id", "UNKNOWN_APPROVAL_ID"),
+        None => ("approval override requires params.runId", "MISSING_RUN_ID"),
+    };
+    Err(ErrorShape::invalid(words).with_details(json!({"code": code})))
+}
