@@ -128,6 +128,8 @@ pub struct Plan<'a> {
     pub params: ConnectParams,
     pub secrets: Secrets,
     pub device: DeviceUse,
+    /// Stored device tokens may be sent. Not for an explicit URL or credential: those inherit nothing (P-84).
+    pub stored_tokens: bool,
     pub store: &'a dyn DeviceStore,
     pub deadline: Deadline,
 }
@@ -161,7 +163,8 @@ pub async fn connect(mut plan: Plan<'_>, waiting: &(dyn Fn(Waiting) + Sync)) -> 
     // The owner's socket proves who we are by itself.
     let device = if origin.is_some() { plan.device } else { DeviceUse::Never };
     let role = plan.params.role.clone();
-    let stored = |store: &dyn DeviceStore| origin.as_deref().and_then(|origin| store.token(origin, &role));
+    let token_origin = origin.as_deref().filter(|_| plan.stored_tokens);
+    let stored = |store: &dyn DeviceStore| token_origin.and_then(|origin| store.token(origin, &role));
     let paired_elsewhere = |store: &dyn DeviceStore| !direct && stored(store).is_some();
 
     let mut attempt = Attempt {
@@ -182,6 +185,10 @@ pub async fn connect(mut plan: Plan<'_>, waiting: &(dyn Fn(Waiting) + Sync)) -> 
         };
         let held = if key.is_some() && !attempt.no_device_token { stored(plan.store) } else { None };
         let mut params = plan.params.clone();
+        if key.is_some() && params.client.display_name.is_none() {
+            // So that the owner who approves sees which machine asks.
+            params.client.display_name = Some(rustix::system::uname().nodename().to_string_lossy().into_owned());
+        }
         params.auth = AuthBlock {
             token: plan.secrets.token.clone(),
             password: plan.secrets.password.clone(),

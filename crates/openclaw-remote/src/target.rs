@@ -151,6 +151,14 @@ impl Target {
         }
     }
 
+    /// Whether a device token kept from an earlier connection may be sent: not where URL or credential were given on
+    /// the command line, since those inherit nothing.
+    pub fn may_use_stored_tokens(&self) -> bool {
+        let explicit =
+            |resolution: &Resolution| [resolution.token_source, resolution.password_source].contains(&Some("explicit"));
+        self.source != UrlSource::Flag && !self.credentials.as_ref().is_ok_and(explicit)
+    }
+
     /// True for the gateway of this machine, named by nothing but the local config.
     pub fn is_local(&self) -> bool {
         self.source == UrlSource::LocalLoopback
@@ -337,6 +345,15 @@ mod tests {
             machine(&[(env::OPENCLAW_GATEWAY_URL, "ws://127.0.0.1:18789"), (env::OPENCLAW_GATEWAY_TOKEN, "E")]);
         assert!(!taken(&by_url, &none()));
         assert!(by_url.dir.path().exists());
+    }
+
+    #[test]
+    fn p_84_what_is_given_inherits_no_stored_token() {
+        let machine = Machine::new(r#"{gateway: {auth: {token: "C"}}}"#, &[]);
+        let may = |flags: &ClientFlags| machine.resolve(flags).expect("target").may_use_stored_tokens();
+        assert!(may(&ClientFlags::default()));
+        assert!(!may(&url("ws://127.0.0.1:18789")));
+        assert!(!may(&ClientFlags { password: Some(Secret::new("X")), ..ClientFlags::default() }));
     }
 
     #[test]

@@ -92,8 +92,15 @@ async fn run(
         assert!(more.is_err(), "an attempt too many");
         seen
     });
-    let plan =
-        Plan { endpoint: &endpoint, params: Persona::Cli.params(scopes), secrets, device, store, deadline: soon() };
+    let plan = Plan {
+        endpoint: &endpoint,
+        params: Persona::Cli.params(scopes),
+        secrets,
+        device,
+        stored_tokens: true,
+        store,
+        deadline: soon(),
+    };
     let outcome = connect(plan, &|_| ()).await.map(|(client, _)| drop(client));
     (outcome, gateway.await.expect("gateway"))
 }
@@ -241,6 +248,7 @@ async fn the_owners_socket_gets_no_secret_and_no_device() {
     });
     let store = Store::with(Some("D0"), &[]);
     let plan = Plan {
+        stored_tokens: true,
         endpoint: &endpoint,
         params: Persona::Cli.params(&["operator.pairing"]),
         secrets: Secrets::default(),

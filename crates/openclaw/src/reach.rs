@@ -6,7 +6,7 @@ use openclaw_config::credentials::{ClientFlags, Considered, CredentialError, Sur
 use openclaw_protocol::Secret;
 use openclaw_remote::{
     Client, Deadline, Endpoint, Error as RemoteError, Events, Place, Target, TargetError,
-    connect::{DeviceUse, Persona, Plan, Secrets, Waiting, connect},
+    connect::{DeviceStore as _, DeviceUse, Persona, Plan, Secrets, Waiting, connect},
     store::IdentityStore,
 };
 use serde_json::{Value, json};
@@ -187,7 +187,16 @@ impl Reach<'_> {
         deadline: Deadline,
         say: &(dyn Fn(String) + Sync),
     ) -> Result<(Client, Events), RemoteError> {
-        let plan = Plan { endpoint, params: persona.params(scopes), secrets, device, store: &self.store, deadline };
+        let stored_tokens = self.target.may_use_stored_tokens();
+        let plan = Plan {
+            endpoint,
+            params: persona.params(scopes),
+            secrets,
+            device,
+            stored_tokens,
+            store: &self.store,
+            deadline,
+        };
         connect(plan, &|Waiting::Starting(text)| say(format!("The gateway is starting ({}) …", inert(&text)))).await
     }
 
@@ -230,6 +239,10 @@ impl Reach<'_> {
                 }
                 Err(_) => failure,
             },
+            RemoteError::Pairing(pairing) => match self.words(&pairing.error) {
+                Some(words) => failure.detail(format!("The gateway's list shows it as: {words}")),
+                None => failure,
+            },
             RemoteError::Connect { .. } if self.target.is_local() => {
                 match openclaw_remote::target::running_gateway(&self.context.paths) {
                     Some(url) if url != self.target.url => failure
@@ -241,6 +254,25 @@ impl Reach<'_> {
             }
             _ => failure,
         }
+    }
+
+    /// The three words by which the owner recognises this device's request, on gateways that show them.
+    fn words(&self, refusal: &openclaw_protocol::ErrorShape) -> Option<String> {
+        use openclaw_gateway::pairing::words::{RequestDigest, three_words};
+        use openclaw_protocol::{Role, ScopeSet};
+        let details = refusal.details.as_ref()?;
+        // Only this program's gateways send it, and only they show words.
+        details.get("remediation")?;
+        let key = self.store.key(false).ok()??;
+        let role = Role::parse(details.get("requestedRole")?.as_str()?)?;
+        let scopes: Vec<&str> = details
+            .get("requestedScopes")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        Some(three_words(&RequestDigest::of(key.public(), role, ScopeSet::parse(&scopes))).join("-"))
     }
 
     /// Where every credential could have come from, for `doctor --why`.

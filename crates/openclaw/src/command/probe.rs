@@ -122,7 +122,15 @@ pub async fn probe(target: &Target, store: &IdentityStore, deadline: Deadline, d
     };
     let endpoint = target.endpoint();
     let params = Persona::Probe.params(&[READ]);
-    let plan = Plan { endpoint: &endpoint, params, secrets, device: DeviceUse::IfKnown, store, deadline };
+    let plan = Plan {
+        endpoint: &endpoint,
+        params,
+        secrets,
+        device: DeviceUse::IfKnown,
+        stored_tokens: target.may_use_stored_tokens(),
+        store,
+        deadline,
+    };
     let client = match connect(plan, &|_| ()).await {
         Ok((client, _)) => client,
         Err(error) => {
