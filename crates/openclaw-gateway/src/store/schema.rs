@@ -33,10 +33,8 @@ pub(super) struct Migration {
 
 /// All steps in the order they came to be. `PRAGMA user_version` is the number of steps applied, so steps are only ever
 /// appended; each room keeps its SQL in its own file.
-const MIGRATIONS: &[Migration] = &[
-    Migration { room: "devices", sql: devices::SCHEMA_1 },
-    Migration { room: "nodes", sql: nodes::SCHEMA_1 },
-];
+const MIGRATIONS: &[Migration] =
+    &[Migration { room: "devices", sql: devices::SCHEMA_1 }, Migration { room: "nodes", sql: nodes::SCHEMA_1 }];
 
 /// Opens or creates the database: 0600 in a 0700 directory, WAL, schema current.
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
@@ -222,7 +220,8 @@ mod tests {
     #[test]
     fn damage_is_told_and_nothing_is_deleted() {
         let dir = tempfile::tempdir().expect("temp dir");
-        let cases: [(&str, fn(&Path)); 3] = [
+        type Damage = fn(&Path);
+        let cases: [(&str, Damage); 3] = [
             ("garbage", |path| fs::write(path, b"this is not a database at all, however long it may be").expect("w")),
             ("cut", |path| {
                 drop(open(path).expect("opens"));
