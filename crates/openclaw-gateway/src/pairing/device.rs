@@ -24,7 +24,7 @@ use std::{
 };
 
 use openclaw_protocol::{
-    DeviceId, ErrorShape, Role, Scope, ScopeSet, Secret,
+    DeviceId, ErrorShape, Protocol, Role, Scope, ScopeSet, Secret,
     method::device::{Decision, MAX_LABEL_CHARS},
 };
 use thiserror::Error;
@@ -98,7 +98,12 @@ pub enum PairingError {
     /// The caller lacks a scope that he would hand out.
     #[error("missing scope: {0}")]
     MissingScope(Scope),
-    #[error("label must be 1 to {MAX_LABEL_CHARS} characters without control characters")]
+    #[error("label required")]
+    LabelRequired,
+    #[error(
+        "invalid device.pair.rename params: at /label: must NOT have more than {MAX_LABEL_CHARS} characters, nor control \
+         characters"
+    )]
     InvalidLabel,
     /// One answer for every reason, so that it tells nothing about devices of others.
     #[error("device token rotation denied")]
@@ -107,12 +112,23 @@ pub enum PairingError {
     RevocationDenied,
 }
 
-impl From<PairingError> for ErrorShape {
-    fn from(error: PairingError) -> Self {
-        match error {
-            PairingError::MissingScope(scope) => Self::missing_scope(scope),
-            other => Self::invalid(other.to_string()),
+impl PairingError {
+    /// The answer in the words of the version spoken on the caller's socket.
+    pub fn shape(self, protocol: Protocol) -> ErrorShape {
+        match (self, protocol) {
+            (Self::MissingScope(scope), _) => ErrorShape::missing_scope(scope).for_protocol(protocol),
+            (Self::RotationDenied | Self::RevocationDenied, Protocol::V3) => {
+                ErrorShape::invalid("unknown deviceId/role")
+            }
+            (other, _) => ErrorShape::invalid(other.to_string()),
         }
+    }
+}
+
+impl From<PairingError> for ErrorShape {
+    /// The words of protocol 4.
+    fn from(error: PairingError) -> Self {
+        error.shape(Protocol::V4)
     }
 }
 
@@ -263,11 +279,14 @@ impl DevicePairing {
     /// Gives a device the owner's own name for it; surrounding blanks are dropped. Returns the label in force.
     ///
     /// # Errors
-    /// [`PairingError::UnknownDevice`], [`PairingError::InvalidLabel`]
+    /// [`PairingError::UnknownDevice`], [`PairingError::LabelRequired`], [`PairingError::InvalidLabel`]
     pub fn rename(&mut self, now_ms: i64, id: &DeviceId, label: &str) -> Result<(String, Effects), PairingError> {
         let label = label.trim();
         let device = self.devices.get_mut(id).ok_or(PairingError::UnknownDevice)?;
-        if !(1..=MAX_LABEL_CHARS).contains(&label.chars().count()) || label.chars().any(char::is_control) {
+        if label.is_empty() {
+            return Err(PairingError::LabelRequired);
+        }
+        if label.chars().count() > MAX_LABEL_CHARS || label.chars().any(char::is_control) {
             return Err(PairingError::InvalidLabel);
         }
         device.label = Some(label.to_owned());

@@ -175,10 +175,11 @@ pub struct PairedDevice {
 impl PairedDevice {
     /// What the device may ask for in a role without asking the owner again; `None` when the role is not approved.
     pub fn baseline(&self, role: Role) -> Option<ScopeSet> {
-        self.roles.contains(&role).then(|| match role {
+        let scopes = match role {
             Role::Operator => self.approved_scopes,
             Role::Node => ScopeSet::EMPTY,
-        })
+        };
+        self.roles.contains(&role).then_some(scopes)
     }
 
     /// True when the role was approved once and taken away since. Consent that was withdrawn does not come back silently.

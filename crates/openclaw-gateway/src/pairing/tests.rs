@@ -12,6 +12,9 @@ use super::{
 };
 use crate::auth::decide::PairReason;
 
+type Outcome<T> = Result<T, PairingError>;
+type Differ = fn(&mut PairingRequest);
+
 const OWNER: Approver = Approver { scopes: ScopeSet::EMPTY, owner: true };
 const MINUTE: i64 = 60_000;
 
@@ -140,7 +143,7 @@ fn the_same_wish_keeps_its_id_and_its_time() {
 
 #[test]
 fn another_wish_replaces_the_request_and_its_id() {
-    let differences: [(&str, fn(&mut PairingRequest)); 5] = [
+    let differences: [(&str, Differ); 5] = [
         ("role", |wish| wish.role = Role::Node),
         ("scopes", |wish| wish.scopes = scopes("read admin")),
         ("platform", |wish| wish.client.platform = Some("windows".into())),
@@ -179,7 +182,7 @@ fn requests_die_after_five_minutes_and_when_the_clock_steps_back() {
 #[test]
 fn p_39_nobody_approves_beyond_his_own_rights() {
     let refused = |scope| Err(PairingError::MissingScope(scope));
-    let table: [(&str, Role, &str, bool, Result<(), PairingError>); 10] = [
+    let table: [(&str, Role, &str, bool, Outcome<()>); 10] = [
         ("pairing", Role::Operator, "admin", false, refused(Scope::Admin)),
         ("pairing", Role::Operator, "read", false, refused(Scope::Read)),
         ("pairing write", Role::Operator, "read write", false, Ok(())),
@@ -255,7 +258,8 @@ fn p_40_rotation_ceiling() {
     let denied = Err(PairingError::RotationDenied);
     let given = |names: &str| Ok(scopes(names));
     // (caller's scopes, caller's device, target device, scopes asked, outcome)
-    let table: [(&str, Option<u32>, u32, Option<&str>, Result<ScopeSet, PairingError>); 13] = [
+    type Row = (&'static str, Option<u32>, u32, Option<&'static str>, Outcome<ScopeSet>);
+    let table: [Row; 13] = [
         ("pairing", Some(2), 2, Some("admin"), denied),
         ("pairing", Some(2), 1, Some("admin"), denied),
         ("write", Some(3), 3, Some("admin"), denied),
@@ -632,8 +636,8 @@ fn labels_are_checked() {
         ("Anna's laptop", Ok("Anna's laptop")),
         ("  padded ", Ok("padded")),
         (long.as_str(), Ok(long.as_str())),
-        ("", Err(PairingError::InvalidLabel)),
-        ("   ", Err(PairingError::InvalidLabel)),
+        ("", Err(PairingError::LabelRequired)),
+        ("   ", Err(PairingError::LabelRequired)),
         ("two\nlines", Err(PairingError::InvalidLabel)),
         ("\u{1b}[31mred", Err(PairingError::InvalidLabel)),
     ] {
@@ -643,6 +647,22 @@ fn labels_are_checked() {
     assert_eq!(world.pairing.rename(0, &id(1), &"x".repeat(65)).err(), Some(PairingError::InvalidLabel));
     assert_eq!(world.pairing.rename(0, &id(9), "x").err(), Some(PairingError::UnknownDevice));
     assert_eq!(world.pairing.get(&id(1)).and_then(PairedDevice::shown_name), Some(long.as_str()));
+}
+
+/// Texts of releases 2026.9.6 and 2026.2.26 (`rpc-sweep`, `v3-rpc-sweep`, `password-and-pairing`, and observed).
+#[test]
+fn refusals_use_the_words_of_the_version() {
+    for (error, v4, v3) in [
+        (PairingError::UnknownRequest, "unknown requestId", "unknown requestId"),
+        (PairingError::UnknownDevice, "unknown deviceId", "unknown deviceId"),
+        (PairingError::LabelRequired, "label required", "label required"),
+        (PairingError::RotationDenied, "device token rotation denied", "unknown deviceId/role"),
+        (PairingError::RevocationDenied, "device token revocation denied", "unknown deviceId/role"),
+        (PairingError::MissingScope(Scope::Admin), "missing scope: operator.admin", "missing scope: operator.admin"),
+    ] {
+        assert_eq!(error.shape(Protocol::V4).message, v4);
+        assert_eq!(error.shape(Protocol::V3).message, v3);
+    }
 }
 
 #[test]

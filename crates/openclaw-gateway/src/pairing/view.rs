@@ -57,7 +57,8 @@ pub fn paired(device: &PairedDevice) -> wire::PairedDevice {
     wire::PairedDevice {
         device_id: device.id.to_string(),
         public_key: device.public_key.to_wire(),
-        display_name: filled(device.shown_name().map(str::to_owned)),
+        display_name: filled(client.display_name),
+        operator_label: device.label.clone(),
         platform: filled(client.platform),
         device_family: filled(client.device_family),
         client_id: filled(client.client_id),

@@ -112,9 +112,12 @@ pub struct PendingDevice {
 pub struct PairedDevice {
     pub device_id: String,
     pub public_key: String,
-    /// The owner's label if there is one, else what the device called itself.
+    /// What the device calls itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
+    /// The owner's own name for it (`device.pair.rename`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator_label: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
