@@ -33,6 +33,8 @@ pub const CLIENT_MODES: &[&str] = &["webchat", "cli", "ui", "backend", "node", "
 
 /// Free-text client fields are cut to this many characters: they end up in logs and tables.
 const MAX_LABEL_CHARS: usize = 200;
+/// A node's search path is used, not only shown; it may be long.
+const MAX_PATH_CHARS: usize = 16_384;
 /// Lists (`scopes`, `caps`, `commands`) keep at most this many entries.
 const MAX_LIST: usize = 512;
 
@@ -163,7 +165,7 @@ impl ConnectParams {
             caps: check.list(root, "caps"),
             commands: check.list(root, "commands"),
             permissions: check.object(root, "permissions", false).cloned().unwrap_or_default(),
-            path_env: check.text(root, "", "pathEnv", false),
+            path_env: check.text_of(root, "", "pathEnv", false, MAX_PATH_CHARS),
             device,
             auth,
             user_agent: check.text(root, "", "userAgent", false),
@@ -310,11 +312,23 @@ impl Check {
     }
 
     fn text(&mut self, object: &Map<String, Value>, at: &str, key: &str, required: bool) -> Option<String> {
+        self.text_of(object, at, key, required, MAX_LABEL_CHARS)
+    }
+
+    /// A text cut to `most` characters.
+    fn text_of(
+        &mut self,
+        object: &Map<String, Value>,
+        at: &str,
+        key: &str,
+        required: bool,
+        most: usize,
+    ) -> Option<String> {
         match object.get(key) {
             Some(Value::String(text)) if text.is_empty() && required => {
                 self.fail(&format!("{at}/{key}"), "must NOT have fewer than 1 characters", None)
             }
-            Some(Value::String(text)) => Some(text.chars().take(MAX_LABEL_CHARS).collect()),
+            Some(Value::String(text)) => Some(text.chars().take(most).collect()),
             None | Some(Value::Null) if required => self.missing(at, key, None),
             None | Some(Value::Null) => None,
             Some(_) => self.fail(&format!("{at}/{key}"), "must be string", None),
@@ -412,6 +426,16 @@ mod tests {
             }),
             "ok"
         );
+    }
+
+    #[test]
+    fn a_search_path_is_kept_and_a_label_is_cut() {
+        let mut value = base();
+        value["pathEnv"] = json!("/usr/bin:".repeat(100));
+        value["client"]["displayName"] = json!("x".repeat(1_000));
+        let params = ConnectParams::parse(&value).expect("parses");
+        assert_eq!(params.path_env.map(|path| path.len()), Some(900));
+        assert_eq!(params.client.display_name.map(|name| name.len()), Some(200));
     }
 
     #[test]
