@@ -10,7 +10,7 @@ use crate::{
     auth::decide::PairReason,
     pairing::{
         ApprovedVia, ClientMeta, DeviceChange, DevicePairing, DeviceToken, IssuerGeneration, PairedDevice,
-        PairingRequest, PendingDevice, RequestId, token::Seen,
+        PairingRequest, PendingDevice, RequestId,
     },
 };
 
@@ -82,15 +82,15 @@ pub(super) fn apply(connection: &Connection, change: &DeviceChange) -> rusqlite:
     }
 }
 
-/// Writes when devices were last here.
-pub(super) fn apply_touch(connection: &Connection, touch: &Touch) -> rusqlite::Result<()> {
+/// Writes when a device was last here, and when its token was last used if that is known.
+pub(super) fn apply_touch(connection: &Connection, touch: &Touch, used_at_ms: Option<i64>) -> rusqlite::Result<()> {
     connection
         .prepare_cached("UPDATE devices SET last_seen_at_ms = ?2, last_seen_reason = ?3 WHERE device_id = ?1")?
         .execute(params![touch.device_id.as_str(), touch.at_ms, touch.seen.as_str()])?;
-    if touch.seen == Seen::DeviceToken {
+    if let Some(used_at_ms) = used_at_ms {
         connection
             .prepare_cached("UPDATE device_tokens SET last_used_at_ms = ?3 WHERE device_id = ?1 AND role = ?2")?
-            .execute(params![touch.device_id.as_str(), touch.role.as_str(), touch.at_ms])?;
+            .execute(params![touch.device_id.as_str(), touch.role.as_str(), used_at_ms])?;
     }
     Ok(())
 }

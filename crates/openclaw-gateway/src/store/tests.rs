@@ -147,12 +147,14 @@ fn dropping_the_last_handle_saves_what_waits() {
     let place = Place::new();
     let store = place.open();
     store.commit_blocking([put(device(1))]).expect("saves");
-    store.touch(Touch { device_id: id(1), role: Role::Operator, seen: Seen::DeviceToken, at_ms: 99 });
+    for (at_ms, seen) in [(98, Seen::DeviceToken), (99, Seen::Disconnect)] {
+        store.touch(Touch { device_id: id(1), role: Role::Operator, seen, at_ms });
+    }
     store.close();
     let pairing = place.open().load_devices().expect("loads");
     let device = pairing.get(&id(1)).expect("paired");
-    assert_eq!((device.last_seen_at_ms, device.last_seen_reason.as_deref()), (Some(99), Some("device-token-auth")));
-    assert_eq!(device.tokens[&Role::Operator].last_used_at_ms, Some(99));
+    assert_eq!((device.last_seen_at_ms, device.last_seen_reason.as_deref()), (Some(99), Some("disconnect")));
+    assert_eq!(device.tokens[&Role::Operator].last_used_at_ms, Some(98), "not lost behind a later note");
 }
 
 #[test]

@@ -19,6 +19,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Change, StoreError, Touch, devices, schema};
+use crate::pairing::Seen;
 
 /// Batches that may wait for the writer; the next caller waits for room.
 const QUEUE: usize = 256;
@@ -69,7 +70,8 @@ struct Shared {
 }
 
 struct Touches {
-    notes: HashMap<(DeviceId, Role), Touch>,
+    /// The last note of each device and role, and when its token was last used.
+    notes: HashMap<(DeviceId, Role), (Touch, Option<i64>)>,
     /// When notes were last taken to be written.
     flushed: Instant,
 }
@@ -188,7 +190,10 @@ impl Store {
     pub fn touch(&self, touch: Touch) {
         let due = {
             let mut touches = lock(&self.shared.touches);
-            touches.notes.insert((touch.device_id.clone(), touch.role), touch);
+            let key = (touch.device_id.clone(), touch.role);
+            let used = (touch.seen == Seen::DeviceToken).then_some(touch.at_ms);
+            let used = used.or_else(|| touches.notes.get(&key).and_then(|(_, used)| *used));
+            touches.notes.insert(key, (touch, used));
             let due = touches.flushed.elapsed() >= TOUCH_INTERVAL;
             if due {
                 touches.flushed = Instant::now();
@@ -352,7 +357,7 @@ impl Writer {
 fn save<'a>(
     connection: &mut Connection,
     batches: &[&[Change]],
-    notes: impl Iterator<Item = &'a Touch>,
+    notes: impl Iterator<Item = &'a (Touch, Option<i64>)>,
 ) -> rusqlite::Result<Vec<Result<(), StoreError>>> {
     let path = connection.path().map(PathBuf::from).unwrap_or_default();
     let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -367,8 +372,8 @@ fn save<'a>(
         }
         results.push(applied.map_err(|error| schema::explain(&path, error)));
     }
-    for note in notes {
-        devices::apply_touch(&transaction, note)?;
+    for (note, used_at_ms) in notes {
+        devices::apply_touch(&transaction, note, *used_at_ms)?;
     }
     transaction.commit()?;
     Ok(results)
