@@ -8,7 +8,7 @@ use crate::{
     args::{GatewayRun, LogLevel},
     context::Context,
     failure::{Failure, Outcome},
-    output::{self, inert},
+    output::{self, escape::inert_line},
 };
 
 /// Threads of the daemon's runtime: enough to use two cores, few enough to stay small.
@@ -52,7 +52,8 @@ pub fn run(context: Context, args: &GatewayRun, log_level: Option<LogLevel>) -> 
         Ok(()) => Ok(0),
         Err(error) => {
             let text = error.to_string();
-            let mut lines = text.lines().map(|line| inert(line).into_owned());
+            // Whole: what to do next stands at the end.
+            let mut lines = text.lines().map(|line| inert_line(line).into_owned());
             let failure = Failure::new(lines.next().unwrap_or_default()).exit(error.exit_code());
             Err(lines.fold(failure, Failure::detail))
         }
