@@ -41,6 +41,8 @@ pub struct Ws {
     max_bytes: usize,
     idle_frames: u32,
     window_start_ms: i64,
+    /// The peer broke a rule: what comes after that is not looked at.
+    broken: bool,
 }
 
 impl Default for Ws {
@@ -54,6 +56,7 @@ impl Default for Ws {
             max_bytes,
             idle_frames: 0,
             window_start_ms: 0,
+            broken: false,
         }
     }
 }
@@ -72,8 +75,24 @@ impl Ws {
     /// Feeds bytes and collects what they complete. Automatic replies (pong, close echo) go to `out`.
     ///
     /// # Errors
-    /// How to close: 1002 for a protocol violation, 1007 for bad UTF-8, 1009 for too much, 1008 for a flood.
+    /// How to close: 1002 for a protocol violation, 1007 for bad UTF-8, 1009 for too much, 1008 for a flood. Bytes fed
+    /// after an error are dropped.
     pub fn feed(
+        &mut self,
+        bytes: &[u8],
+        now_ms: i64,
+        out: &mut Vec<u8>,
+        messages: &mut Vec<Incoming>,
+    ) -> Result<(), CloseReason> {
+        if self.broken {
+            return Ok(());
+        }
+        let fed = self.parse(bytes, now_ms, out, messages);
+        self.broken = fed.is_err();
+        fed
+    }
+
+    fn parse(
         &mut self,
         bytes: &[u8],
         now_ms: i64,
