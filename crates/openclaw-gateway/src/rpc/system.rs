@@ -5,10 +5,11 @@ use openclaw_protocol::{
     method::{
         Done,
         system::{
-            AgentHeartbeatStatus, CliProjection, GatewayIdentity, GatewayIdentityGet, Health, HeartbeatStatus,
-            HeartbeatsSet, LastHeartbeat, MemoryPlugin, PresenceEntry, ProjectedAgent, ProjectedAgents, SecretsReload,
-            SecretsReloaded, SessionsStatus, SetHeartbeats, Status, StatusParams, StatusReport, SystemEvent,
-            SystemEventParams, SystemInfo, SystemInfoReport, SystemPresence, TaskAudit, TasksStatus,
+            AgentHeartbeatStatus, AgentSessionsStatus, CliProjection, GatewayIdentity, GatewayIdentityGet, Health,
+            HeartbeatStatus, HeartbeatsSet, LastHeartbeat, MemoryPlugin, PresenceEntry, ProjectedAgent,
+            ProjectedAgents, SecretsReload, SecretsReloaded, SessionsStatus, SetHeartbeats, Status, StatusParams,
+            StatusReport, SystemEvent, SystemEventParams, SystemInfo, SystemInfoReport, SystemPresence, TaskAudit,
+            TasksStatus,
         },
     },
 };
@@ -66,7 +67,7 @@ fn status(call: &Call, params: StatusParams) -> StatusReport {
         heartbeat: HeartbeatStatus {
             default_agent_id: agent.clone(),
             agents: vec![AgentHeartbeatStatus {
-                agent_id: agent,
+                agent_id: agent.clone(),
                 enabled: gateway.heartbeats_enabled(),
                 every: "30m".into(),
                 every_ms: Some(every_ms),
@@ -78,7 +79,11 @@ fn status(call: &Call, params: StatusParams) -> StatusReport {
         degraded_plugins: Vec::new(),
         tasks: TasksStatus::default(),
         task_audit: TaskAudit::default(),
-        sessions: SessionsStatus { paths: vec![path], ..SessionsStatus::default() },
+        sessions: SessionsStatus {
+            paths: vec![path.clone()],
+            by_agent: vec![AgentSessionsStatus { agent_id: agent, path, count: 0, recent: Vec::new() }],
+            ..SessionsStatus::default()
+        },
     }
 }
 

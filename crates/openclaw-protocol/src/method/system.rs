@@ -48,7 +48,7 @@ pub struct HealthReport {
     pub default_agent_id: String,
     pub agents: Vec<AgentHealth>,
     pub sessions: SessionsHealth,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_loop: Option<Value>,
 }
 
@@ -204,7 +204,17 @@ pub struct SessionsStatus {
     pub count: u64,
     pub defaults: SessionModelDefaults,
     pub recent: Vec<Value>,
-    pub by_agent: Vec<Value>,
+    pub by_agent: Vec<AgentSessionsStatus>,
+}
+
+/// The sessions of one agent; `path` is redacted for callers without admin.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentSessionsStatus {
+    pub agent_id: String,
+    pub path: String,
+    pub count: u64,
+    pub recent: Vec<Value>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
