@@ -435,7 +435,10 @@ impl Gateway {
     }
 }
 
-/// Our command line against a gateway at `url`, with a home of its own and the token in its environment.
-pub fn our_cli(home: &Path, url: &str, token: &str) -> Launch {
-    Launch::new(binary(), home).env("HOME", home).env("OPENCLAW_GATEWAY_URL", url).env("OPENCLAW_GATEWAY_TOKEN", token)
+/// Our command line against a gateway on a loopback port, with a home of its own and the token in its environment.
+pub fn our_cli(home: &Path, port: u16, token: &str) -> Launch {
+    Launch::new(binary(), home)
+        .env("HOME", home)
+        .env("OPENCLAW_GATEWAY_PORT", port.to_string())
+        .env("OPENCLAW_GATEWAY_TOKEN", token)
 }

@@ -4,8 +4,13 @@
 use std::fs;
 
 use lab::{
-    peers::{Generation, Peers, driver, driver::ReferenceClient, official_cli, prepare_home},
-    process::Gateway,
+    peers::{
+        Generation, Peers, driver,
+        driver::ReferenceClient,
+        official_cli::{self, Whose},
+        prepare_home,
+    },
+    process::{Gateway, GatewayOptions},
     require,
 };
 use serde_json::json;
@@ -21,7 +26,8 @@ fn check_official_cli(generation: Generation) {
     let gateway = Gateway::start();
     let home = scratch();
     prepare_home(home.path());
-    let found = official_cli::violations(&peers, generation, gateway.port(), gateway.token(), home.path());
+    let found =
+        official_cli::violations(&peers, generation, Whose::Ours, (gateway.port(), gateway.token()), home.path());
     assert!(found.is_empty(), "{}\n{}", found.join("\n"), gateway.said());
 }
 
@@ -38,7 +44,8 @@ fn the_official_cli_of_protocol_3_works() {
 #[track_caller]
 fn check_conformance(generation: Generation) {
     let peers = require!(Peers::find());
-    let mut gateway = Gateway::start();
+    let config = json!({"gateway": {"mode": "local"}}).to_string();
+    let mut gateway = Gateway::start_with(GatewayOptions { config: Some(config), ..GatewayOptions::default() });
     let home = scratch();
     let (url, token) = (gateway.url(), gateway.token().to_owned());
     let report = driver::conformance(&peers, generation, (&url, &token), home.path(), true, || gateway.stop());

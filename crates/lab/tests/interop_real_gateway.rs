@@ -12,7 +12,8 @@ use lab::{
             Wants, violations,
         },
         driver::{self, ReferenceClient},
-        official_cli, prepare_home,
+        official_cli::{self, Whose},
+        prepare_home,
     },
     process::our_cli,
     require,
@@ -63,8 +64,7 @@ fn scratch() -> TempDir {
 
 fn check_our_cli(gateway: &RealGateway) -> Vec<String> {
     let home = scratch();
-    let port = gateway.port().to_string();
-    let cli = |token: &str| our_cli(home.path(), &gateway.url(), token).env("OPENCLAW_GATEWAY_PORT", &port);
+    let cli = |token: &str| our_cli(home.path(), gateway.port(), token);
     let mut found = violations("our CLI", OUR_CLI, || cli(gateway.token()));
 
     let refused = cli("not-the-token").args(["health", "--json"]).run();
@@ -79,7 +79,8 @@ fn check_our_cli(gateway: &RealGateway) -> Vec<String> {
 fn check_expectations(peers: &Peers, generation: Generation, mut gateway: RealGateway) -> Vec<String> {
     let home = scratch();
     prepare_home(home.path());
-    let mut found = official_cli::violations(peers, generation, gateway.port(), gateway.token(), home.path());
+    let mut found =
+        official_cli::violations(peers, generation, Whose::Theirs, (gateway.port(), gateway.token()), home.path());
 
     let (url, token) = (gateway.url(), gateway.token().to_owned());
     let report = driver::conformance(peers, generation, (&url, &token), home.path(), false, || gateway.stop());

@@ -34,18 +34,18 @@ pub struct Report {
 
 /// Runs `conformance.mjs` against a gateway; `stop` has to shut that gateway down in good order when asked.
 ///
-/// `advertised` also calls every method hello lists, with senseless params: meant for ours only.
+/// `ours` turns to what we do on purpose unlike the real one, and calls every method hello lists with senseless params.
 #[track_caller]
 pub fn conformance(
     peers: &Peers,
     generation: Generation,
     (url, token): (&str, &str),
     home: &Path,
-    advertised: bool,
+    ours: bool,
     stop: impl FnOnce(),
 ) -> Report {
     let generation = if generation == Generation::V4 { "v4" } else { "v3" };
-    let options = json!({"url": url, "generation": generation, "advertised": advertised});
+    let options = json!({"url": url, "generation": generation, "ours": ours});
     let mut driver =
         peers.script("conformance.mjs", home).arg(options.to_string()).env("GATEWAY_TOKEN", token).start("conformance");
     wait_at_most(LONG_RUN, "end of the conformance run", || {

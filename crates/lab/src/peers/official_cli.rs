@@ -66,7 +66,6 @@ const STATUS_DEEP_V3: Wants = &[
     ("/lastHeartbeat", Is("null")),
 ];
 
-/// A device-less probe holds no scope in protocol 4: it reaches the gateway, and reads nothing.
 const GATEWAY_STATUS_V4: Wants = &[
     ("/gateway/port", Number),
     ("/gateway/version", Text),
@@ -74,42 +73,25 @@ const GATEWAY_STATUS_V4: Wants = &[
     ("/port/listeners/0/pid", Number),
     ("/rpc/ok", Is("true")),
     ("/rpc/kind", Is("\"connect\"")),
-    ("/rpc/capability", Is("\"connected_no_operator_scope\"")),
     ("/rpc/auth/role", Is("\"operator\"")),
-    ("/rpc/auth/scopes", Is("[]")),
     ("/rpc/server/version", Text),
     ("/rpc/server/connId", Text),
 ];
 
 const GATEWAY_STATUS_V3: Wants = &[("/port/status", Is("\"busy\"")), ("/rpc/ok", Is("true"))];
 
-const PROBE_V4: Wants = &[
+const PROBE: Wants = &[
     ("/ok", Is("true")),
-    ("/degraded", Is("true")),
-    ("/capability", Is("\"connected_no_operator_scope\"")),
     ("/primaryTargetId", Is("\"localLoopback\"")),
-    ("/warnings/0/code", Is("\"probe_scope_limited\"")),
     ("/targets/0/connect/ok", Is("true")),
-    ("/targets/0/connect/rpcOk", Is("false")),
-    ("/targets/0/connect/scopeLimited", Is("true")),
     ("/targets/0/connect/latencyMs", Number),
-    ("/targets/0/connect/error", Is("\"missing scope: operator.read\"")),
     ("/targets/0/connect/close", Is("null")),
-    ("/targets/0/auth/role", Is("\"operator\"")),
-    ("/targets/0/auth/scopes", Is("[]")),
-    ("/targets/0/server/version", Text),
-    ("/targets/0/server/connId", Text),
 ];
 
-/// In protocol 3 the probe pairs its device in silence and reads everything.
-const PROBE_V3: Wants = &[
-    ("/ok", Is("true")),
-    ("/primaryTargetId", Is("\"localLoopback\"")),
+/// A probe that may read shows everything: always in protocol 3, where it pairs its device in silence.
+const PROBE_READS: Wants = &[
     ("/warnings", Is("[]")),
-    ("/targets/0/connect/ok", Is("true")),
-    ("/targets/0/connect/latencyMs", Number),
     ("/targets/0/connect/error", Is("null")),
-    ("/targets/0/connect/close", Is("null")),
     ("/targets/0/self/host", Text),
     ("/targets/0/self/platform", Text),
     ("/targets/0/config/exists", Bool),
@@ -121,16 +103,67 @@ const PROBE_V3: Wants = &[
     ("/targets/0/presence/0/mode", Is("\"gateway\"")),
 ];
 
+/// The real gateway of protocol 4 gives a device-less probe no scope: it is reached, and read nothing from.
+const ROWS_V4_ON_THEIRS: &[Row] = &[
+    Row {
+        args: &["gateway", "status", "--json"],
+        wants: Json(&[
+            GATEWAY_STATUS_V4,
+            &[("/rpc/capability", Is("\"connected_no_operator_scope\"")), ("/rpc/auth/scopes", Is("[]"))],
+        ]),
+    },
+    Row {
+        args: &["gateway", "probe", "--json"],
+        wants: Json(&[
+            PROBE,
+            &[
+                ("/degraded", Is("true")),
+                ("/capability", Is("\"connected_no_operator_scope\"")),
+                ("/warnings/0/code", Is("\"probe_scope_limited\"")),
+                ("/targets/0/connect/rpcOk", Is("false")),
+                ("/targets/0/connect/scopeLimited", Is("true")),
+                ("/targets/0/connect/error", Is("\"missing scope: operator.read\"")),
+                ("/targets/0/auth/scopes", Is("[]")),
+            ],
+        ]),
+    },
+    Row { args: &["gateway", "probe"], wants: Says(&["Reachable: yes", "Read probe: limited - missing scope"]) },
+];
+
+/// Ours does not look at the id a client gives itself: the proven secret on a direct local connection may read.
+const ROWS_V4_ON_OURS: &[Row] = &[
+    Row {
+        args: &["gateway", "status", "--json"],
+        wants: Json(&[
+            GATEWAY_STATUS_V4,
+            &[("/rpc/capability", Is("\"read_only\"")), ("/rpc/auth/scopes", Is("[\"operator.read\"]"))],
+        ]),
+    },
+    Row {
+        args: &["gateway", "probe", "--json"],
+        wants: Json(&[
+            PROBE,
+            PROBE_READS,
+            &[
+                ("/degraded", Is("false")),
+                ("/capability", Is("\"read_only\"")),
+                ("/targets/0/connect/rpcOk", Is("true")),
+                ("/targets/0/connect/scopeLimited", Is("false")),
+                ("/targets/0/auth/scopes", Is("[\"operator.read\"]")),
+                ("/targets/0/server/version", Text),
+            ],
+        ]),
+    },
+    Row { args: &["gateway", "probe"], wants: Says(&["Reachable: yes", "Read probe: ok"]) },
+];
+
 const ROWS_V4: &[Row] = &[
     Row { args: &["health", "--json"], wants: Json(&[HEALTH]) },
     Row { args: &["health"], wants: Says(&["Agents: main (default)", "Session store (main): "]) },
     Row { args: &["status", "--json"], wants: Json(&[STATUS_V4]) },
     Row { args: &["status"], wants: Says(&["reachable ", "auth token", "No channels configured"]) },
     Row { args: &["status", "--deep", "--json"], wants: Json(&[STATUS_V4, STATUS_DEEP_V4]) },
-    Row { args: &["gateway", "status", "--json"], wants: Json(&[GATEWAY_STATUS_V4]) },
     Row { args: &["gateway", "status"], wants: Says(&["Connectivity probe: ok", "Gateway version: "]) },
-    Row { args: &["gateway", "probe", "--json"], wants: Json(&[PROBE_V4]) },
-    Row { args: &["gateway", "probe"], wants: Says(&["Reachable: yes", "Read probe: limited - missing scope"]) },
     Row { args: &["gateway", "health"], wants: Says(&["Gateway Health", "OK ("]) },
     Row { args: &["gateway", "call", "health", "--json"], wants: Json(&[HEALTH]) },
     Row { args: &["devices", "list", "--json"], wants: Json(&[&[("/pending", Is("[]")), ("/paired", List)]]) },
@@ -145,7 +178,7 @@ const ROWS_V3: &[Row] = &[
     Row { args: &["status", "--deep", "--json"], wants: Json(&[STATUS_V3, STATUS_DEEP_V3]) },
     Row { args: &["gateway", "status", "--json"], wants: Json(&[GATEWAY_STATUS_V3]) },
     Row { args: &["gateway", "status"], wants: Says(&["RPC probe: ok"]) },
-    Row { args: &["gateway", "probe", "--json"], wants: Json(&[PROBE_V3]) },
+    Row { args: &["gateway", "probe", "--json"], wants: Json(&[PROBE, PROBE_READS]) },
     Row { args: &["gateway", "probe"], wants: Says(&["Reachable: yes", "RPC: ok"]) },
     Row { args: &["gateway", "health"], wants: Says(&["Gateway Health", "OK ("]) },
     Row { args: &["gateway", "call", "health", "--json"], wants: Json(&[HEALTH]) },
@@ -156,7 +189,7 @@ const ROWS_V3: &[Row] = &[
             ("/pending", Is("[]")),
             ("/paired/0/deviceId", Text),
             ("/paired/0/publicKey", Text),
-            ("/paired/0/clientId", Is("\"cli\"")),
+            ("/paired/0/clientId", Text),
             ("/paired/0/role", Is("\"operator\"")),
             ("/paired/0/roles", Is("[\"operator\"]")),
             ("/paired/0/tokens/0/role", Is("\"operator\"")),
@@ -167,15 +200,34 @@ const ROWS_V3: &[Row] = &[
     Row { args: &["logs", "--limit", "3", "--json"], wants: LogLines },
 ];
 
-/// Runs every command with the real CLI of that generation against a gateway on a loopback port, and
-/// returns what was not as expected, one text per violation.
-pub fn violations(peers: &Peers, generation: Generation, port: u16, token: &str, home: &Path) -> Vec<String> {
-    let rows = if generation == Generation::V4 { ROWS_V4 } else { ROWS_V3 };
-    violations_of(&format!("the CLI of {}", generation.release()), rows, || {
+/// Whose gateway answers: where the two differ on purpose, so do the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    Theirs,
+    Ours,
+}
+
+/// Runs every command with the real CLI of that generation against a gateway on a loopback port, and returns what was
+/// not as expected, one text per violation.
+pub fn violations(
+    peers: &Peers,
+    generation: Generation,
+    whose: Whose,
+    (port, token): (u16, &str),
+    home: &Path,
+) -> Vec<String> {
+    let tables = match (generation, whose) {
+        (Generation::V3, _) => [ROWS_V3, &[]],
+        (Generation::V4, Whose::Theirs) => [ROWS_V4, ROWS_V4_ON_THEIRS],
+        (Generation::V4, Whose::Ours) => [ROWS_V4, ROWS_V4_ON_OURS],
+    };
+    let cli = || {
         peers
             .cli(generation, home)
             .env("OPENCLAW_GATEWAY_URL", format!("ws://127.0.0.1:{port}"))
             .env("OPENCLAW_GATEWAY_PORT", port.to_string())
             .env("OPENCLAW_GATEWAY_TOKEN", token)
-    })
+    };
+    let label = format!("the CLI of {}", generation.release());
+    tables.iter().flat_map(|rows| violations_of(&label, rows, cli)).collect()
 }
