@@ -1,5 +1,5 @@
-//! What a decision about devices entails. The state machine returns it; the caller persists, disconnects, broadcasts and
-//! only then answers.
+//! What a decision about devices entails. The state machine returns it; the caller persists, disconnects, broadcasts
+//! and only then answers.
 
 use openclaw_protocol::{DeviceId, Role, method::device::Decision};
 

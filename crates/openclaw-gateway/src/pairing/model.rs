@@ -1,8 +1,8 @@
 //! Every interleaving of pairing operations on a small world, checked against a ledger of what was really approved.
 //!
 //! The ledger is kept by other rules than the state machine's: it only adds rights when somebody entitled says yes, and
-//! drops them when somebody takes them away. In every reachable state, whatever any device can do with any token it ever
-//! saw, or with none, has to be in the ledger. States that differ only in the names of tokens and ids are one.
+//! drops them when somebody takes them away. In every reachable state, whatever any device can do with any token it
+//! ever saw, or with none, has to be in the ledger. States that differ only in the names of tokens and ids are one.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 

@@ -74,8 +74,8 @@ pub struct PairingRequest {
 }
 
 impl PairingRequest {
-    /// True when approving `other` would grant the same and show the owner the same. Client id, mode, address and reason
-    /// are left out: commands of one CLI differ in them, and a retry must find its request again.
+    /// True when approving `other` would grant the same and show the owner the same. Client id, mode, address and
+    /// reason are left out: commands of one CLI differ in them, and a retry must find its request again.
     pub fn same_as(&self, other: &Self) -> bool {
         let shown = |r: &Self| {
             let client = &r.client;
@@ -182,7 +182,8 @@ impl PairedDevice {
         self.roles.contains(&role).then_some(scopes)
     }
 
-    /// True when the role was approved once and taken away since. Consent that was withdrawn does not come back silently.
+    /// True when the role was approved once and taken away since. Consent that was withdrawn does not come back
+    /// silently.
     pub fn revoked(&self, role: Role) -> bool {
         !self.roles.contains(&role) && self.tokens.get(&role).is_some_and(|token| token.revoked_at_ms.is_some())
     }

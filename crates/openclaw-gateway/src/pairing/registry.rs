@@ -1,8 +1,8 @@
 //! The pairing state of a running gateway: the state machine behind a lock, always in step with the store.
 //!
-//! A change is decided and queued for the writer under the lock, so the order on disk is the order of the decisions. It is
-//! acknowledged only after the commit. Should a commit fail, the state is read back from disk: what could not be saved
-//! was not decided.
+//! A change is decided and queued for the writer under the lock, so the order on disk is the order of the decisions.
+//! It is acknowledged only after the commit. Should a commit fail, the state is read back from disk: what could not
+//! be saved was not decided.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -56,11 +56,11 @@ impl DeviceRegistry {
         look(&self.lock().pairing)
     }
 
-    /// Decides and saves. When this returns `Ok` the changes are on disk; the caller then closes the sockets named in the
-    /// effects, broadcasts the events, and answers. A decision without changes costs no write.
+    /// Decides and saves. When this returns `Ok` the changes are on disk; the caller then closes the sockets named in
+    /// the effects, broadcasts the events, and answers. A decision without changes costs no write.
     ///
-    /// Not cancel safe: dropped half-way, the change may still be saved while nobody hears its effects. Run it in a task
-    /// that outlives the socket.
+    /// Not cancel safe: dropped half-way, the change may still be saved while nobody hears its effects. Run it in a
+    /// task that outlives the socket.
     ///
     /// # Errors
     /// [`ChangeError::Refused`] with the state machine's reason, [`ChangeError::Store`] when saving failed.
@@ -93,8 +93,8 @@ impl DeviceRegistry {
         self.store.touch(Touch { device_id: device_id.clone(), role, seen, at_ms: now_ms });
     }
 
-    /// Waits until every decision made so far is on disk. Returns at once when nothing is being written. A connection that
-    /// is about to be admitted waits for this, so that it never rests on an approval that a crash could undo.
+    /// Waits until every decision made so far is on disk. Returns at once when nothing is being written. A connection
+    /// that is about to be admitted waits for this, so that it never rests on an approval that a crash could undo.
     ///
     /// # Errors
     /// When something that was being written could not be saved: look again before admitting anybody.

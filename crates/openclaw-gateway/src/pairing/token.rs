@@ -129,8 +129,8 @@ impl DevicePairing {
         Ok(Granted { scopes })
     }
 
-    /// Gives a connecting device its token: the present one while it is valid and covers the request, else a new one that
-    /// carries the request and what the old one still rightly carried.
+    /// Gives a connecting device its token: the present one while it is valid and covers the request, else a new one
+    /// that carries the request and what the old one still rightly carried.
     ///
     /// # Errors
     /// [`TokenError::NotPaired`], [`TokenError::RoleMissing`], [`TokenError::ScopeMismatch`] when the approval does not
@@ -182,8 +182,8 @@ impl DevicePairing {
     /// Replaces a token by hand. `scopes` absent means those of the present token; an empty set means none.
     ///
     /// # Errors
-    /// [`PairingError::RotationDenied`], whatever the reason: unknown device, role not approved or revoked, scopes beyond
-    /// the approval or beyond the caller's own, or somebody else's device without being an administrator.
+    /// [`PairingError::RotationDenied`], whatever the reason: unknown device, role not approved or revoked, scopes
+    /// beyond the approval or beyond the caller's own, or somebody else's device without being an administrator.
     pub fn rotate(
         &mut self,
         now_ms: i64,
