@@ -15,6 +15,13 @@ use crate::{
 /// Parses the command line, or prints what is to be printed and gives the exit code.
 pub fn parse() -> Result<Cli, ExitCode> {
     let words: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    // Asked for by scripts and prompts all the time; it needs none of the rest.
+    if let [_, only] = words.as_slice()
+        && (only == "--version" || only == "-V")
+    {
+        output::line(crate::version::LONG);
+        return Err(ExitCode::SUCCESS);
+    }
     Cli::try_parse_from(&words).map_err(|error| {
         let json = words.iter().skip(1).any(|word| word == "--json");
         report(&error, &words, json)

@@ -97,10 +97,13 @@ fn check(name: &str, vars: &[(&str, &str)], config: &str, call: Value, status: V
     }
 }
 
+/// Name, variables, config, and what is sent.
+type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], String, Value);
+
 #[test]
 fn local_mode_precedence() {
     let port = "gateway: {port: PORT,";
-    let rows: &[(&str, &[(&str, &str)], String, Value)] = &[
+    let rows: &[Row<'_>] = &[
         (
             "S-077 env first",
             &[("OPENCLAW_GATEWAY_TOKEN", "ET")],

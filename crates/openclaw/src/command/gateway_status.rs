@@ -62,23 +62,27 @@ pub enum Runtime {
 }
 
 impl Runtime {
-    /// Looks at the owner's note, the owner's socket and the port.
+    /// Asks the owner's socket first; only without it the port, since finding out who holds one means looking at every
+    /// process.
     pub fn find(context: &Context, mode: Mode, port: u16) -> Self {
+        Self::find_with(context, mode, || ports::listeners(port))
+    }
+
+    fn find_with(context: &Context, mode: Mode, listeners: impl FnOnce() -> Vec<Listener>) -> Self {
         if mode == Mode::Remote {
             return Self::Remote;
         }
-        let listeners = ports::listeners(port);
         let note = openclaw_config::files::read_private(&context.paths.lock_file(), 4096).ok().flatten();
         let note = note.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
         let pid = note.and_then(|note| u32::try_from(note.get("pid")?.as_u64()?).ok());
-        let owner = std::os::unix::net::UnixStream::connect(context.paths.owner_socket()).is_ok();
+        if std::os::unix::net::UnixStream::connect(context.paths.owner_socket()).is_ok() {
+            return Self::Running { pid };
+        }
+        let listeners = listeners();
         match pid {
-            Some(pid) if owner || listeners.iter().any(|listener| listener.pid == Some(pid)) => {
-                Self::Running { pid: Some(pid) }
-            }
-            _ if owner => Self::Running { pid: None },
-            _ if !listeners.is_empty() => Self::Occupied(listeners),
-            _ => Self::NotRunning,
+            _ if listeners.is_empty() => Self::NotRunning,
+            Some(pid) if listeners.iter().any(|listener| listener.pid == Some(pid)) => Self::Running { pid: Some(pid) },
+            _ => Self::Occupied(listeners),
         }
     }
 
@@ -141,13 +145,18 @@ impl<'a> Report<'a> {
         let gateway = &reach.loaded.gateway;
         let openclaw_remote::target::LocalPort { value: port, source: port_source } = reach.target.local_port.clone();
         let bind = gateway.bind.unwrap_or(BindMode::Loopback);
+        let listeners = if reach.target.is_local() { ports::listeners(port) } else { Vec::new() };
         // Far away, the local port says nothing.
         let here = reach.target.is_local();
         let mode = if here { Mode::Local } else { gateway.effective_mode() };
         Self {
             mode,
-            runtime: if here || mode == Mode::Remote { Runtime::find(context, mode, port) } else { Runtime::Elsewhere },
-            listeners: if here { ports::listeners(port) } else { Vec::new() },
+            runtime: if here || mode == Mode::Remote {
+                Runtime::find_with(context, mode, || listeners.clone())
+            } else {
+                Runtime::Elsewhere
+            },
+            listeners,
             here,
             bind_host: bind_host(bind, gateway.custom_bind_host),
             context,

@@ -56,7 +56,7 @@ async fn follow(context: &Context, reach: &Reach<'_>, args: &args::Logs, view: &
         let outcome = match &mut source {
             Source::Unopened => match reach.open(Persona::Cli, &["operator.read"], DeviceUse::WhenNeeded).await {
                 Ok(client) => {
-                    source = Source::Gateway(client);
+                    source = Source::Gateway(Box::new(client));
                     continue;
                 }
                 Err(error) => Err(error),
@@ -105,7 +105,7 @@ async fn follow(context: &Context, reach: &Reach<'_>, args: &args::Logs, view: &
 
 enum Source {
     Unopened,
-    Gateway(Client),
+    Gateway(Box<Client>),
     File(PathBuf),
 }
 

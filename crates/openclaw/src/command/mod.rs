@@ -55,7 +55,13 @@ pub fn run(cli: Cli) -> Outcome {
 
 /// Shows what the libraries say on stderr; the gateway installs its own log.
 fn trace(level: LogLevel) {
-    use tracing_subscriber::filter::LevelFilter;
+    use tracing_subscriber::{
+        Layer as _,
+        filter::{LevelFilter, Targets},
+        fmt,
+        layer::SubscriberExt as _,
+        util::SubscriberInitExt as _,
+    };
     let level = match level {
         LogLevel::Silent => LevelFilter::OFF,
         LogLevel::Fatal | LogLevel::Error => LevelFilter::ERROR,
@@ -64,11 +70,9 @@ fn trace(level: LogLevel) {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    // Of libraries only warnings: their trace output would hold whole frames.
-    let filter = tracing_subscriber::EnvFilter::default().add_directive(level.min(LevelFilter::WARN).into());
-    let filter = ["openclaw", "openclaw_config", "openclaw_gateway", "openclaw_remote"]
-        .into_iter()
-        .filter_map(|target| format!("{target}={level}").parse().ok())
-        .fold(filter, tracing_subscriber::EnvFilter::add_directive);
-    let _ = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_env_filter(filter).try_init();
+    // Of other libraries only warnings: their trace output would hold whole frames.
+    let ours = ["openclaw", "openclaw_config", "openclaw_gateway", "openclaw_remote"].map(|target| (target, level));
+    let filter = Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(ours);
+    let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(false).with_filter(filter);
+    let _ = tracing_subscriber::registry().with(layer).try_init();
 }
