@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use openclaw_config::{env::Env, paths::Paths, settings::Flags};
 use openclaw_protocol::{
     CloseReason, DeviceId, DeviceKey, ErrorShape, Role, ScopeSet, event,
-    hello::SessionDefaults,
+    hello::{AuthMethod, SessionDefaults},
     method::system::{Heartbeat, PresenceEntry},
 };
 use serde_json::{json, value::RawValue};
@@ -219,7 +219,11 @@ impl Gateway {
         );
         self.presence.connected(&self.hub, connection, connection.connected_at_ms);
         if let Some(device) = &connection.device {
-            self.pairing.touch(connection.connected_at_ms, device, connection.role, Seen::Connect);
+            let seen = match connection.method {
+                AuthMethod::DeviceToken => Seen::DeviceToken,
+                _ => Seen::Connect,
+            };
+            self.pairing.touch(connection.connected_at_ms, device, connection.role, seen);
         }
         if connection.role == Role::Node {
             crate::nodes::connected(self, connection);

@@ -31,20 +31,20 @@ pub fn register(registry: &mut Registry) {
         .on_async::<DevicePairApprove, _>(|call, params| async move {
             let (id, approver, token) = (RequestId::new(params.request_id), approver(&call), fresh_token()?);
             let changed = call.gateway.pairing.change(|state| state.approve(now_ms(), &id, &approver, token)).await;
-            let approval = call.gateway.settle(changed, ErrorShape::from)?;
+            let approval = call.gateway.settle(changed, |error| error.shape(call.caller.protocol))?;
             tracing::info!(device = approval.device.id.short(), by = %call.caller.address, "device approved");
             Ok(DeviceApproved { request_id: approval.request_id.to_string(), device: view::paired(&approval.device) })
         })
         .on_async::<DevicePairReject, _>(|call, params| async move {
             let id = RequestId::new(params.request_id);
             let changed = call.gateway.pairing.change(|state| state.reject(now_ms(), &id)).await;
-            let device_id = call.gateway.settle(changed, ErrorShape::from)?;
+            let device_id = call.gateway.settle(changed, |error| error.shape(call.caller.protocol))?;
             Ok(DeviceRejected { request_id: id.to_string(), device_id: device_id.to_string() })
         })
         .on_async::<DevicePairRemove, _>(|call, params| async move {
             let id = device_id(&params.device_id, PairingError::UnknownDevice)?;
             let changed = call.gateway.pairing.change(|state| Ok(((), state.remove(now_ms(), &id)?))).await;
-            call.gateway.settle(changed, |error: PairingError| error.into())?;
+            call.gateway.settle(changed, |error: PairingError| error.shape(call.caller.protocol))?;
             crate::nodes::device_removed(&call.gateway, &id).await?;
             tracing::info!(device = id.short(), by = %call.caller.address, "device removed");
             Ok(DeviceRemoved { device_id: id.to_string() })
@@ -52,7 +52,7 @@ pub fn register(registry: &mut Registry) {
         .on_async::<DevicePairRename, _>(|call, params| async move {
             let id = device_id(&params.device_id, PairingError::UnknownDevice)?;
             let changed = call.gateway.pairing.change(|state| state.rename(now_ms(), &id, &params.label)).await;
-            let label = call.gateway.settle(changed, ErrorShape::from)?;
+            let label = call.gateway.settle(changed, |error| error.shape(call.caller.protocol))?;
             Ok(DeviceRenamed { device_id: id.to_string(), label })
         })
         .on_async::<DeviceTokenRotate, _>(|call, params| async move { rotate(&call, params).await })
@@ -60,7 +60,7 @@ pub fn register(registry: &mut Registry) {
             let denied = PairingError::RevocationDenied;
             let (id, role) = (device_id(&params.device_id, denied)?, role(&params.role, denied)?);
             let changed = call.gateway.pairing.change(|state| state.revoke(now_ms(), &id, role)).await;
-            let revoked_at_ms = call.gateway.settle(changed, ErrorShape::from)?;
+            let revoked_at_ms = call.gateway.settle(changed, |error| error.shape(call.caller.protocol))?;
             if role == Role::Node {
                 crate::nodes::device_removed(&call.gateway, &id).await?;
             }
@@ -84,7 +84,7 @@ async fn rotate(call: &Call, params: RotateParams) -> Result<TokenRotated, Error
     let changed = call.gateway.pairing.change(|state| state.rotate(now_ms(), &caller, &id, role, scopes, token)).await;
     // The device that rotates its own token hears of the new one on the socket the old one opened.
     let own = (call.caller.device.as_ref() == Some(&id)).then_some(call.caller.number);
-    let rotated = call.gateway.settle_sparing(own, changed, ErrorShape::from)?;
+    let rotated = call.gateway.settle_sparing(own, changed, |error| error.shape(call.caller.protocol))?;
     tracing::info!(device = id.short(), %role, by = %call.caller.address, "device token rotated");
     Ok(view::rotated(&id, role, &rotated))
 }
