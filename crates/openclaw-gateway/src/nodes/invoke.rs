@@ -121,11 +121,15 @@ impl Nodes {
             let offline = || Failed::before(no_answer(NoAnswer::NotConnected, question.command));
             let id = DeviceId::parse(node_id).ok_or_else(offline)?;
             let live = self.live(&id).ok_or_else(offline)?;
-            let Some(approved) = self.approved(&id) else {
-                return Err(Failed::before(self.not_approved(caller, &id)));
-            };
-            policy::check(live.platform, &live.declared, &approved, lists, question.command)
-                .map_err(|denial| Failed::before(denial.into_error(question.command)))?;
+            let verdict = self.read(|remembered| {
+                let approved = remembered.surfaces.approved(&id)?;
+                Some(policy::check(live.platform, &live.declared, approved, lists, question.command))
+            });
+            match verdict {
+                Some(Ok(())) => {}
+                Some(Err(denial)) => return Err(Failed::before(denial.into_error(question.command))),
+                None => return Err(Failed::before(self.not_approved(caller, &id))),
+            }
             let answered = live.ask(question).await.map_err(|why| Failed {
                 error: no_answer(why, question.command),
                 dispatched: matches!(why, NoAnswer::TimedOut | NoAnswer::Disconnected),
