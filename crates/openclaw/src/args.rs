@@ -78,6 +78,8 @@ pub enum Command {
     Dashboard(Dashboard),
     /// Find out what is wrong and how to fix it
     Doctor(Doctor),
+    /// Import the state directory of an existing OpenClaw
+    Migrate(Migrate),
     /// Shell completion script
     Completion(Completion),
 }
@@ -128,6 +130,7 @@ impl Command {
             }
             Self::Dashboard(args) => args.json,
             Self::Doctor(args) => args.json,
+            Self::Migrate(args) => args.json,
             Self::Completion(_) => false,
         }
     }
@@ -605,6 +608,21 @@ pub struct Doctor {
     /// Generate a token and write it to gateway.auth.token
     #[arg(long)]
     pub generate_gateway_token: bool,
+    /// JSON on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Migrate {
+    /// State directory of the existing OpenClaw, for example ~/.openclaw
+    pub path: PathBuf,
+    /// Show what would be imported and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Replace what is already here; a copy of the old stays
+    #[arg(long, conflicts_with = "dry_run")]
+    pub overwrite: bool,
     /// JSON on stdout
     #[arg(long)]
     pub json: bool,

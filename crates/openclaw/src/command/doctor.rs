@@ -387,10 +387,12 @@ fn reachability(target: &Target, probed: &Probed, exam: &mut Exam) {
     if probed.scope_limited() {
         return;
     }
-    let not_started = matches!(error, RemoteError::Connect { .. }) && target.is_local();
-    let severity = if not_started { Severity::Info } else { Severity::Error };
+    // The port check has said it already.
+    if matches!(error, RemoteError::Connect { .. }) && target.is_local() {
+        return;
+    }
     let stage = error.stage().as_str();
-    let finding = exam.find("gateway", severity, format!("{} (stage: {stage})", short(error)));
+    let finding = exam.find("gateway", Severity::Error, format!("{} (stage: {stage})", short(error)));
     finding.at(target.url.to_string());
     if let Some(remedy) = error.remedy(&target.place) {
         finding.fix(format!("{} ({})", remedy.command, remedy.machine()));

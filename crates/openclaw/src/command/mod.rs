@@ -10,6 +10,7 @@ pub mod gateway_run;
 pub mod gateway_status;
 pub mod health;
 pub mod logs;
+pub mod migrate;
 pub mod probe;
 pub mod secrets;
 pub mod status;
@@ -49,6 +50,7 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Secrets(args) => secrets::run(&context, &args.command),
         Command::Dashboard(args) => dashboard::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),
+        Command::Migrate(args) => migrate::run(&context, &args),
         Command::Completion(args) => completion::run(&args),
     }
 }
