@@ -124,6 +124,11 @@ impl LiveNode {
         }))
     }
 
+    /// False once its connection is being closed.
+    pub fn is_here(&self) -> bool {
+        !self.connection.outbound.is_closing()
+    }
+
     /// Asks the node and waits for its answer, for its end, or for the deadline. Dropping the future or reaching the
     /// deadline tells the node to stop.
     ///
@@ -139,7 +144,7 @@ impl LiveNode {
         let (answer, answered) = oneshot::channel();
         {
             let mut calls = self.calls();
-            if calls.ended || outbound.is_closing() {
+            if calls.ended || !self.is_here() {
                 return Err(NoAnswer::NotConnected);
             }
             let full = outbound.pending_bytes() + frame.len() + QUEUE_RESERVE_BYTES > MAX_BUFFERED_BYTES;

@@ -140,9 +140,9 @@ impl Nodes {
         Ok(unsaved.events)
     }
 
-    /// The live connection of a node.
+    /// The live connection of a node. One that is being closed is not.
     pub fn live(&self, node: &DeviceId) -> Option<Arc<LiveNode>> {
-        self.live.read().unwrap_or_else(PoisonError::into_inner).get(node).cloned()
+        self.live.read().unwrap_or_else(PoisonError::into_inner).get(node).filter(|node| node.is_here()).cloned()
     }
 
     /// The node behind a connection, if that connection is the live one of its node.
@@ -152,7 +152,8 @@ impl Nodes {
 
     /// All live nodes, in no particular order.
     pub fn all_live(&self) -> Vec<Arc<LiveNode>> {
-        self.live.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        live.values().filter(|node| node.is_here()).cloned().collect()
     }
 
     /// A proven connection of a node is here. The newest is the live one; the other is closed and its calls fail. False
