@@ -349,14 +349,17 @@ fn scope_mismatch(protocol: Protocol) -> Refusal {
 }
 
 /// A refused setup code. The same words whether it never existed, was used, or has expired.
-pub fn bootstrap_refusal() -> Refusal {
-    Refusal::policy(
-        ErrorShape::invalid("unauthorized: setup code is invalid, expired, revoked or already used (create a new one)")
-            .with_details(json!({
-                "code": "AUTH_BOOTSTRAP_TOKEN_INVALID", "authReason": "bootstrap_token_invalid",
-                "canRetryWithDeviceToken": false, "recommendedNextStep": "review_auth_configuration",
-            })),
+pub fn bootstrap_refusal(protocol: Protocol) -> Refusal {
+    let mut error = ErrorShape::invalid(
+        "unauthorized: setup code invalid, expired, revoked, or already used (create a new code; review `openclaw devices \
+         list`)",
     )
+    .detail("code", "AUTH_BOOTSTRAP_TOKEN_INVALID")
+    .detail("authReason", "bootstrap_token_invalid");
+    if protocol == Protocol::V4 {
+        error = error.detail("canRetryWithDeviceToken", false).detail("recommendedNextStep", "review_auth_configuration");
+    }
+    Refusal::policy(error.detail("remediation", remedy("openclaw devices list", Machine::GatewayHost)))
 }
 
 /// Too many guesses.

@@ -177,6 +177,9 @@ impl Caller<'_> {
             Some((id, _)) => self.prove_device_token(&params, id, role, requested, secret).await?,
             None => DeviceToken::NotGiven,
         };
+        if device.is_some() && (secret, device_token) == (SharedSecret::NotGiven, DeviceToken::NotGiven) {
+            self.refuse_setup_code(&params, protocol).await?;
+        }
         let record =
             device.as_ref().and_then(|(id, _)| self.gateway.pairing.read(|state| state.get(id).map(Record::from)));
         let facts = Facts {
@@ -347,6 +350,15 @@ impl Caller<'_> {
     ) -> Option<IssuerGeneration> {
         let (id, _) = device.filter(|_| admission.method == AuthMethod::DeviceToken)?;
         self.gateway.pairing.read(|state| state.get(id)?.tokens.get(&role)?.issuer.clone())
+    }
+
+    /// No setup codes are given out yet, so none can be right. Trying them is charged like guessing any other secret.
+    async fn refuse_setup_code(&self, params: &ConnectParams, protocol: Protocol) -> Result<(), Rejection> {
+        if params.auth.bootstrap_token.is_none() || self.evidence.peer == Peer::Owner {
+            return Ok(());
+        }
+        self.guess(CredentialClass::BootstrapToken, || false).await?;
+        Err(decide::bootstrap_refusal(protocol).into())
     }
 
     /// True when `text` is a token of this device in any role, so that it is checked as one and not as a guess at the
