@@ -87,7 +87,7 @@ impl<S: AsyncRead + Unpin> hyper::rt::Read for HttpIo<S> {
         match Pin::new(&mut this.stream).poll_read(cx, &mut buf) {
             Poll::Ready(Ok(())) => {
                 let bytes = buf.filled_mut();
-                this.head.spoil_bare_line_feeds(bytes);
+                this.head.spoil_ambiguity(bytes);
                 cursor.put_slice(bytes);
                 Poll::Ready(Ok(()))
             }
@@ -116,19 +116,22 @@ impl<S: AsyncWrite + Unpin> hyper::rt::Write for HttpIo<S> {
     }
 }
 
-/// Watches the head of each request. A line feed without its carriage return is replaced by NUL, which hyper answers with
-/// 400. A request with a body ends the watch; the router closes such connections after the answer.
+/// Watches the head of each request. What two parsers could read differently is spoilt with a NUL, which hyper answers with
+/// 400: a line feed without its carriage return, and a head that says twice where its body ends, by two lengths or by a
+/// length and a coding (hyper would silently follow one of them). A request with a body ends the watch; the router closes
+/// such connections after the answer.
 #[derive(Debug, Default)]
 struct HeadGuard {
     /// Bytes of the current line, lower-cased, as far as needed to recognise a body header.
     line: Vec<u8>,
     previous: u8,
-    has_body: bool,
+    /// Lines that say where the body ends.
+    body_lines: u32,
     opaque: bool,
 }
 
 impl HeadGuard {
-    fn spoil_bare_line_feeds(&mut self, bytes: &mut [u8]) {
+    fn spoil_ambiguity(&mut self, bytes: &mut [u8]) {
         for byte in bytes {
             if self.opaque {
                 return;
@@ -136,10 +139,14 @@ impl HeadGuard {
             match *byte {
                 b'\n' if self.previous == b'\r' => {
                     let blank = self.line.is_empty();
-                    self.has_body |= self.line.starts_with(b"content-length") || self.line.starts_with(b"transfer-enc");
+                    let ends_body = self.line.starts_with(b"content-length") || self.line.starts_with(b"transfer-enc");
+                    self.body_lines += u32::from(ends_body);
                     self.line.clear();
                     if blank {
-                        self.opaque = self.has_body;
+                        self.opaque = self.body_lines > 0;
+                        if self.body_lines > 1 {
+                            *byte = 0;
+                        }
                     }
                 }
                 b'\n' => *byte = 0,
@@ -159,7 +166,7 @@ mod tests {
     fn guarded(text: &str) -> String {
         let mut bytes = text.as_bytes().to_vec();
         let mut guard = HeadGuard::default();
-        bytes.chunks_mut(7).for_each(|chunk| guard.spoil_bare_line_feeds(chunk));
+        bytes.chunks_mut(7).for_each(|chunk| guard.spoil_ambiguity(chunk));
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
@@ -170,6 +177,10 @@ mod tests {
         assert_eq!(guarded("GET / HTTP/1.1\nHost: a\r\n\r\n"), "GET / HTTP/1.1\0Host: a\r\n\r\n");
         let body = "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\na\nb";
         assert_eq!(guarded(body), body);
+        let both = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n";
+        assert!(guarded(both).ends_with("\r\n\r\0"), "{:?}", guarded(both));
+        let twice = "POST / HTTP/1.1\r\nContent-Length: 0\r\ncontent-length: 0\r\n\r\n";
+        assert!(guarded(twice).ends_with("\r\n\r\0"), "{:?}", guarded(twice));
         assert!(guarded("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /y HTTP/1.1\nHost: b\r\n\r\n").contains('\0'));
     }
 }

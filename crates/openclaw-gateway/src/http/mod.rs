@@ -277,7 +277,9 @@ pub async fn authenticate(gateway: &Gateway, evidence: &Evidence, token: &str) -
         return Ok(true);
     }
     let wait = gateway.limiter(|limiter| limiter.fail(now_ms(), runtime.limits, class, &key));
-    tokio::time::sleep(Duration::from_millis(wait)).await;
+    if wait > 0 {
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+    }
     gateway.limiter(|limiter| limiter.finish(class, &key));
     Ok(false)
 }
