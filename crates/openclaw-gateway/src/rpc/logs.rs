@@ -10,6 +10,7 @@ use openclaw_protocol::{
     ErrorShape,
     method::system::{LogsTail, LogsTailParams, LogsTailResult},
 };
+use tokio::sync::Semaphore;
 
 use super::registry::Registry;
 
@@ -18,8 +19,13 @@ const MAX_LIMIT: usize = 5_000;
 const DEFAULT_BYTES: usize = 250_000;
 const MAX_BYTES: usize = 1_000_000;
 
+/// Reads under way at once, over all clients. Each holds up to a megabyte and takes a while to turn into JSON; more would
+/// let one client that asks for many crowd out the others.
+static READS: Semaphore = Semaphore::const_new(2);
+
 pub fn register(registry: &mut Registry) {
     registry.on_async::<LogsTail, _>(|call, params| async move {
+        let _turn = READS.acquire().await;
         let file = call.gateway.log_file();
         let read = tokio::task::spawn_blocking(move || tail(&file, params)).await;
         read.map_err(|error| ErrorShape::unavailable(format!("the log could not be read: {error}")))?
