@@ -357,7 +357,8 @@ pub fn bootstrap_refusal(protocol: Protocol) -> Refusal {
     .detail("code", "AUTH_BOOTSTRAP_TOKEN_INVALID")
     .detail("authReason", "bootstrap_token_invalid");
     if protocol == Protocol::V4 {
-        error = error.detail("canRetryWithDeviceToken", false).detail("recommendedNextStep", "review_auth_configuration");
+        error =
+            error.detail("canRetryWithDeviceToken", false).detail("recommendedNextStep", "review_auth_configuration");
     }
     Refusal::policy(error.detail("remediation", remedy("openclaw devices list", Machine::GatewayHost)))
 }
