@@ -83,6 +83,8 @@ pub enum DeviceUse {
     Never,
     /// Without a shared secret, if there is an identity already. For probes, which leave no trace.
     IfKnown,
+    /// Without a shared secret; made if missing. For what every authenticated connection may do.
+    WithoutSecret,
     /// Without a shared token, or when the token alone did not give the scopes asked for; made if missing.
     WhenNeeded,
 }
@@ -170,7 +172,7 @@ pub async fn connect(mut plan: Plan<'_>, waiting: &(dyn Fn(Waiting) + Sync)) -> 
     let mut attempt = Attempt {
         signed: match device {
             DeviceUse::Never => false,
-            DeviceUse::IfKnown => plan.secrets.is_empty(),
+            DeviceUse::IfKnown | DeviceUse::WithoutSecret => plan.secrets.is_empty(),
             // A token alone suffices next to the gateway. Far away it gives no scopes, so where this device is paired
             // already it signs at once.
             DeviceUse::WhenNeeded => plan.secrets.token.is_none() || paired_elsewhere(plan.store),
@@ -180,7 +182,9 @@ pub async fn connect(mut plan: Plan<'_>, waiting: &(dyn Fn(Waiting) + Sync)) -> 
     let (mut retried_token, mut retried_protocol) = (false, false);
     loop {
         let key = match attempt.signed {
-            true => plan.store.key(device == DeviceUse::WhenNeeded).map_err(Error::Identity)?,
+            true => {
+                plan.store.key(!matches!(device, DeviceUse::Never | DeviceUse::IfKnown)).map_err(Error::Identity)?
+            }
             false => None,
         };
         let held = if key.is_some() && !attempt.no_device_token { stored(plan.store) } else { None };

@@ -172,6 +172,24 @@ async fn peers_that_are_no_gateway() {
     }
 }
 
+#[tokio::test]
+async fn p_90_redirects_are_not_followed() {
+    let (elsewhere, _) = listen().await;
+    let target = elsewhere.local_addr().expect("address");
+    for status in ["301 Moved Permanently", "302 Found", "307 Temporary Redirect"] {
+        let (listener, endpoint) = listen().await;
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("accept");
+            let _ = stream.read(&mut vec![0; 4096]).await;
+            let _ = stream.write_all(format!("HTTP/1.1 {status}\r\nLocation: ws://{target}/\r\n\r\n").as_bytes()).await;
+        });
+        let error = Client::open(&endpoint, params(), None, soon()).await.err().expect("no gateway");
+        assert!(matches!(error, Error::Http { status: 301 | 302 | 307, .. }), "{error:?}");
+    }
+    let visit = tokio::time::timeout(Duration::from_millis(20), elsewhere.accept()).await;
+    assert!(visit.is_err(), "nobody went there");
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_deadline_names_the_stage() {
     // Accepts and says nothing: the upgrade never ends.

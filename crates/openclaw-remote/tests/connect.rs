@@ -161,6 +161,18 @@ async fn a_password_signs_and_a_probe_makes_no_identity() {
 }
 
 #[tokio::test]
+async fn a_health_check_signs_only_when_there_is_nothing_else() {
+    let store = Store::default();
+    let (outcome, seen) =
+        run(&store, token("T"), DeviceUse::WithoutSecret, &["operator.read"], vec![Does::Hello(4, &[])]).await;
+    outcome.expect("cleared scopes do not matter");
+    assert_eq!(seen[0].get("device"), None);
+    let (_, seen) = run(&store, Secrets::default(), DeviceUse::WithoutSecret, &[], vec![Does::HelloToken("D")]).await;
+    assert!(seen[0]["device"]["signature"].is_string());
+    assert_eq!(*store.log.lock().expect("lock"), ["create", "remember operator D operator.read"]);
+}
+
+#[tokio::test]
 async fn without_a_secret_the_device_token_is_used() {
     let store = Store::with(Some("D0"), &["operator.read"]);
     let (_, seen) = run(

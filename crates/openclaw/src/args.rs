@@ -218,6 +218,15 @@ pub struct GatewayRun {
     /// More log lines
     #[arg(long)]
     pub verbose: bool,
+    /// Accepted from scripts written for the reference; this gateway has one log style
+    #[arg(long, hide = true, value_name = "STYLE")]
+    pub ws_log: Option<String>,
+    /// The same
+    #[arg(long, hide = true)]
+    pub compact: bool,
+    /// The same
+    #[arg(long, hide = true, alias = "claude-cli-logs")]
+    pub cli_backend_logs: bool,
 }
 
 #[derive(Args, Debug)]

@@ -31,6 +31,12 @@ pub fn run(context: Context, args: &GatewayRun, log_level: Option<LogLevel>) -> 
             "{mark} Secrets in arguments are visible in the process list; the environment or --password-file is not."
         ));
     }
+    if args.ws_log.is_some() || args.compact || args.cli_backend_logs {
+        let mark = context.output.err.warn();
+        output::note(format!(
+            "{mark} --ws-log, --compact and --cli-backend-logs have no effect here; --verbose logs more."
+        ));
+    }
     let ignored = std::env::current_dir().map(|cwd| openclaw_config::env::ignored_cwd_dotenv(&cwd, &context.paths));
     if let Ok(names) = ignored
         && !names.is_empty()

@@ -50,9 +50,11 @@ pub fn run(context: &Context, args: &args::Logs) -> Outcome {
 async fn follow(context: &Context, reach: &Reach<'_>, args: &args::Logs, view: &View) -> Outcome {
     let mut source = Source::Unopened;
     let (mut cursor, mut file): (Option<u64>, Option<String>) = (None, None);
-    let mut retry = FIRST_RETRY;
+    let (mut retry, mut away) = (FIRST_RETRY, false);
     loop {
-        let params = LogsTailParams { cursor, limit: Some(args.limit), max_bytes: Some(args.max_bytes) };
+        // --tail counts what is shown at first; later nothing may be skipped.
+        let limit = if cursor.is_some() { MAX_LINES } else { args.limit };
+        let params = LogsTailParams { cursor, limit: Some(limit), max_bytes: Some(args.max_bytes) };
         let outcome = match &mut source {
             Source::Unopened => match reach.open(Persona::Cli, &["operator.read"], DeviceUse::WhenNeeded).await {
                 Ok(client) => {
@@ -66,7 +68,7 @@ async fn follow(context: &Context, reach: &Reach<'_>, args: &args::Logs, view: &
         };
         match outcome {
             Ok(page) => {
-                retry = FIRST_RETRY;
+                (retry, away) = (FIRST_RETRY, false);
                 let name = page["file"].as_str().unwrap_or_default();
                 if file.as_deref() != Some(name) {
                     view.meta(&page, matches!(source, Source::File(_)));
@@ -83,9 +85,12 @@ async fn follow(context: &Context, reach: &Reach<'_>, args: &args::Logs, view: &
                 continue;
             }
             Err(error) if args.follow && file.is_some() && is_passing(&error) => {
-                output::note(
-                    context.output.err.paint(Tone::Dim, "The gateway went away; waiting for it to come back."),
-                );
+                if !away {
+                    output::note(
+                        context.output.err.paint(Tone::Dim, "The gateway went away; waiting for it to come back."),
+                    );
+                }
+                away = true;
                 source = Source::Unopened;
                 tokio::time::sleep(retry).await;
                 retry = (retry * 2).min(LONGEST_RETRY);

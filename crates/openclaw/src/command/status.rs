@@ -132,7 +132,7 @@ fn overview(context: &Context, reach: &Reach<'_>, found: &Collected, deep: bool,
     };
     let auth = auth_words(reach);
     let url = inert(&target.url.to_string()).into_owned();
-    let gateway = format!("{mode}{dot}{url} ({}){dot}{reachable}{dot}auth {auth}", target.source.as_str());
+    let gateway = format!("{mode}{dot}{url} ({})\n{reachable}{dot}auth {auth}", target.source.as_str());
     facts.row("Gateway", Cell::toned(if found.probed.reached() { Tone::Good } else { Tone::Bad }, gateway));
     facts.row(
         "Probe",
