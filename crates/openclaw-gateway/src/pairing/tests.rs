@@ -259,13 +259,14 @@ fn p_40_rotation_ceiling() {
     let given = |names: &str| Ok(scopes(names));
     // (caller's scopes, caller's device, target device, scopes asked, outcome)
     type Row = (&'static str, Option<u32>, u32, Option<&'static str>, Outcome<ScopeSet>);
-    let table: [Row; 13] = [
+    let table: [Row; 14] = [
         ("pairing", Some(2), 2, Some("admin"), denied),
         ("pairing", Some(2), 1, Some("admin"), denied),
         ("write", Some(3), 3, Some("admin"), denied),
         ("write", Some(3), 1, None, denied),
         ("pairing", Some(2), 3, Some(""), denied),
-        ("pairing", None, 2, None, denied),
+        ("pairing", None, 2, None, given("pairing")),
+        ("pairing", None, 3, None, denied),
         ("pairing", Some(2), 2, None, given("pairing")),
         ("pairing", Some(2), 2, Some(""), given("")),
         ("admin", Some(1), 2, None, given("pairing")),
