@@ -25,7 +25,7 @@ const pendingDevice = has({
 });
 const pairedDevice = has({
   deviceId: text, publicKey: text, clientId: text, clientMode: text, platform: text, role: text, roles: list(text),
-  scopes: list(text), createdAtMs: time, approvedAtMs: time, tokens: list(tokenSummary),
+  "scopes?": list(text), createdAtMs: time, approvedAtMs: time, tokens: list(tokenSummary),
 });
 const pendingNode = has({
   requestId: text, nodeId: text, caps: list(text), commands: list(text), requiredApproveScopes: list(text), ts: time,

@@ -7,6 +7,7 @@
 pub mod commands;
 pub mod driver;
 pub mod official_cli;
+pub mod stories;
 
 use std::{
     fs,
@@ -87,6 +88,14 @@ impl Peers {
             Generation::V4 => &self.v4,
         };
         self.quiet_node(home).arg(modules.join("openclaw/openclaw.mjs"))
+    }
+
+    /// The real CLI of that generation, pointed at a gateway on a loopback port.
+    pub fn cli_on(&self, generation: Generation, home: &Path, port: u16, token: &str) -> Launch {
+        self.cli(generation, home)
+            .env("OPENCLAW_GATEWAY_URL", format!("ws://127.0.0.1:{port}"))
+            .env("OPENCLAW_GATEWAY_PORT", port.to_string())
+            .env("OPENCLAW_GATEWAY_TOKEN", token)
     }
 
     /// A script of `peers-js`, run by the pinned Node with the reference packages at hand.

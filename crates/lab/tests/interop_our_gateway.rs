@@ -8,7 +8,7 @@ use lab::{
         Generation, Peers, driver,
         driver::ReferenceClient,
         official_cli::{self, Whose},
-        prepare_home,
+        prepare_home, stories,
     },
     process::{Gateway, GatewayOptions},
     require,
@@ -39,6 +39,34 @@ fn the_official_cli_of_protocol_4_works() {
 #[test]
 fn the_official_cli_of_protocol_3_works() {
     check_official_cli(Generation::V3);
+}
+
+#[test]
+fn the_official_cli_of_protocol_4_settles_a_pairing() {
+    let peers = require!(Peers::find());
+    let gateway = Gateway::start();
+    stories::the_owner_settles_a_pairing(&peers, Generation::V4, (gateway.port(), gateway.token()));
+}
+
+#[test]
+fn the_official_cli_of_protocol_3_settles_a_pairing() {
+    let peers = require!(Peers::find());
+    let gateway = Gateway::start();
+    stories::the_owner_settles_a_pairing(&peers, Generation::V3, (gateway.port(), gateway.token()));
+}
+
+#[test]
+fn the_official_cli_and_node_of_protocol_4_work_together() {
+    let peers = require!(Peers::find());
+    let gateway = Gateway::start();
+    stories::a_node_lends_its_machine(&peers, Generation::V4, (gateway.port(), gateway.token()));
+}
+
+#[test]
+fn the_official_cli_and_node_of_protocol_3_work_together() {
+    let peers = require!(Peers::find());
+    let gateway = Gateway::start();
+    stories::a_node_lends_its_machine(&peers, Generation::V3, (gateway.port(), gateway.token()));
 }
 
 #[track_caller]

@@ -13,7 +13,7 @@ use lab::{
         },
         driver::{self, ReferenceClient},
         official_cli::{self, Whose},
-        prepare_home,
+        prepare_home, stories,
     },
     process::our_cli,
     require,
@@ -105,6 +105,9 @@ fn the_real_gateway_of_protocol_4() {
     assert_eq!(client.hello()["protocol"], 4);
     client.stop();
 
+    stories::the_owner_settles_a_pairing(&peers, Generation::V4, (gateway.port(), gateway.token()));
+    stories::a_node_lends_its_machine(&peers, Generation::V4, (gateway.port(), gateway.token()));
+
     found.extend(check_expectations(&peers, Generation::V4, gateway));
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
@@ -114,6 +117,7 @@ fn the_real_gateway_of_protocol_3() {
     let peers = require!(Peers::find());
     let gateway = RealGateway::start(&peers, Generation::V3);
     let mut found = check_our_cli(&gateway);
+    stories::a_node_lends_its_machine(&peers, Generation::V3, (gateway.port(), gateway.token()));
     found.extend(check_expectations(&peers, Generation::V3, gateway));
     assert!(found.is_empty(), "{}", found.join("\n"));
 }

@@ -221,13 +221,7 @@ pub fn violations(
         (Generation::V4, Whose::Theirs) => [ROWS_V4, ROWS_V4_ON_THEIRS],
         (Generation::V4, Whose::Ours) => [ROWS_V4, ROWS_V4_ON_OURS],
     };
-    let cli = || {
-        peers
-            .cli(generation, home)
-            .env("OPENCLAW_GATEWAY_URL", format!("ws://127.0.0.1:{port}"))
-            .env("OPENCLAW_GATEWAY_PORT", port.to_string())
-            .env("OPENCLAW_GATEWAY_TOKEN", token)
-    };
+    let cli = || peers.cli_on(generation, home, port, token);
     let label = format!("the CLI of {}", generation.release());
     tables.iter().flat_map(|rows| violations_of(&label, rows, cli)).collect()
 }
