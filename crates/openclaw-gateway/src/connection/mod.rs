@@ -14,7 +14,7 @@ pub mod outbound;
 pub mod requests;
 pub mod ws;
 
-use std::{cell::RefCell, future::poll_fn, io, pin::Pin, sync::Arc, task::Poll, time::Duration};
+use std::{cell::RefCell, future::poll_fn, io, pin::Pin, sync::Arc, task::Poll};
 
 use bytes::Bytes;
 use openclaw_protocol::{CloseReason, limits};
@@ -160,16 +160,31 @@ pub async fn run(
         Ok(connection) => {
             slot.proven();
             link.ws.authenticated();
-            serve(&gateway, link, &connection).await;
-            gateway.disconnected(&connection);
+            // A task of its own again: the state of the handshake is much larger than that of a connection at rest.
+            let tracker = gateway.tracker.clone();
+            tracker.spawn(serve(Served { gateway, connection }, link));
         }
     }
 }
 
+/// A connection that is in the hub; leaves it whichever way its task ends, a panic in a handler included.
+struct Served {
+    gateway: Arc<Gateway>,
+    connection: Arc<Connection>,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.gateway.disconnected(&self.connection);
+    }
+}
+
 /// Requests and events until the connection ends.
-async fn serve(gateway: &Arc<Gateway>, mut link: Link, connection: &Arc<Connection>) {
-    let mut requests = requests::Requests::new(Arc::clone(gateway), Arc::clone(connection));
+async fn serve(served: Served, mut link: Link) {
+    let connection = &served.connection;
+    let mut requests = requests::Requests::new(Arc::clone(&served.gateway), Arc::clone(connection));
     let mut ping = PingClock::new();
+    let mut timer = std::pin::pin!(sleep_until(ping.next));
     let reason = loop {
         if let Some(reason) = connection.outbound.aborted() {
             break reason;
@@ -187,10 +202,6 @@ async fn serve(gateway: &Arc<Gateway>, mut link: Link, connection: &Arc<Connecti
         let reading = link.inbox.is_empty() && connection.outbound.pending_bytes() < READ_PAUSE_BYTES;
         tokio::select! {
             biased;
-            () = sleep_until(ping.next) => match ping.due() {
-                Some(()) => ws::push_ping(&mut link.out),
-                None => return,
-            },
             step = link.step(reading) => match step {
                 Step::Read => ping.alive(),
                 Step::Wrote => {}
@@ -199,6 +210,14 @@ async fn serve(gateway: &Arc<Gateway>, mut link: Link, connection: &Arc<Connecti
             },
             () = connection.outbound.ready() => {}
             () = tokio::task::yield_now(), if waiting => {}
+            () = &mut timer => {
+                match ping.due() {
+                    Due::Ping => ws::push_ping(&mut link.out),
+                    Due::Later => {}
+                    Due::Gone => return,
+                }
+                timer.as_mut().reset(ping.next);
+            }
         }
     };
     connection.outbound.close(reason.clone());
@@ -208,31 +227,40 @@ async fn serve(gateway: &Arc<Gateway>, mut link: Link, connection: &Arc<Connecti
 /// When to ping, and when silence means the peer is gone. Any inbound bytes count as life.
 struct PingClock {
     next: Instant,
+    heard: bool,
     awaiting: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Due {
+    Ping,
+    /// The peer spoke since the timer was set; nothing to ask.
+    Later,
+    /// The last ping went unanswered for a whole interval.
+    Gone,
 }
 
 impl PingClock {
     fn new() -> Self {
-        Self { next: Instant::now() + limits::PING_INTERVAL, awaiting: false }
+        Self { next: Instant::now() + limits::PING_INTERVAL, heard: false, awaiting: false }
     }
 
+    /// The timer is not moved: that would cost more per message than it tells.
     fn alive(&mut self) {
+        self.heard = true;
         self.awaiting = false;
-        let next = Instant::now() + limits::PING_INTERVAL;
-        // Moving the timer on every message would cost more than it tells; a late ping is as good.
-        if next > self.next + Duration::from_secs(5) {
-            self.next = next;
-        }
     }
 
-    /// `None` when the last ping went unanswered for a whole interval.
-    fn due(&mut self) -> Option<()> {
+    fn due(&mut self) -> Due {
+        self.next = Instant::now() + limits::PING_INTERVAL;
+        if std::mem::take(&mut self.heard) {
+            return Due::Later;
+        }
         if self.awaiting {
-            return None;
+            return Due::Gone;
         }
         self.awaiting = true;
-        self.next = Instant::now() + limits::PING_INTERVAL;
-        Some(())
+        Due::Ping
     }
 }
 
@@ -243,12 +271,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn ping_clock() {
         let mut clock = PingClock::new();
-        tokio::time::sleep_until(clock.next).await;
-        assert!(clock.due().is_some());
-        clock.alive();
-        tokio::time::sleep_until(clock.next).await;
-        assert!(clock.due().is_some());
-        tokio::time::sleep_until(clock.next).await;
-        assert!(clock.due().is_none(), "no pong for a whole interval");
+        let mut expect = async |heard: bool, expected: Due| {
+            if heard {
+                clock.alive();
+            }
+            sleep_until(clock.next).await;
+            assert_eq!(clock.due(), expected);
+        };
+        expect(false, Due::Ping).await;
+        expect(true, Due::Later).await;
+        expect(false, Due::Ping).await;
+        expect(false, Due::Gone).await;
     }
 }
