@@ -1,7 +1,7 @@
 //! The client connection: dials, shakes hands, then runs requests and events over one WebSocket.
 //!
-//! Two halves of one task share the socket. The writer consumes frames from a bounded queue and sends what is ready in one
-//! batch; the reader resolves pending requests by id and publishes events. Neither waits for the other, so a peer that
+//! Two halves of one task share the socket. The writer consumes frames from a bounded queue and sends what is ready in
+//! one batch; the reader resolves pending requests by id and publishes events. Neither waits for the other, so a peer that
 //! stops reading cannot stop us from reading. The task ends with the socket, with [`Client::close`], or when the
 //! [`Client`] is dropped.
 

@@ -242,7 +242,7 @@ pub async fn connect(mut plan: Plan<'_>, waiting: &(dyn Fn(Waiting) + Sync)) -> 
                     (retried_token, attempt.both) = (true, true);
                 }
                 Some("AUTH_DEVICE_TOKEN_MISMATCH") if sent_device_token && !attempt.no_device_token => {
-                    // A v3 gateway says the same when more scopes are asked for than the token has: then it is not stale.
+                    // A v3 gateway says the same when more scopes are asked for than the token has: not stale then.
                     let stale =
                         held.is_none_or(|held| plan.params.scopes.iter().all(|want| covers(&held.scopes, want)));
                     if let (true, Some(origin)) = (stale, &origin) {

@@ -1,4 +1,4 @@
-//! Opening a byte stream to a gateway: TCP with a happy race of addresses, TLS on top of it, or the owner's unix socket.
+//! Opening a byte stream to a gateway: TCP with a happy race of addresses, TLS on top, or the owner's unix socket.
 
 use std::{
     io,

@@ -1,7 +1,7 @@
 //! Gateway URLs: a strict subset of URL syntax, parsed here so that what is checked is what is dialled.
 //!
-//! `ws://host:port/path` and `wss://…`; `http` and `https` are read as `ws` and `wss`. No user info, query or fragment:
-//! a credential in a URL ends up in logs and process lists. No spellings of an address other than the usual one, so
+//! `ws://host:port/path` and `wss://…`; `http` and `https` are read as `ws` and `wss`. No user info, query or
+//! fragment: a credential in a URL ends up in logs and process lists. No spellings of an address other than the usual one, so
 //! that a reader and this parser see the same host (P-87).
 
 use std::{

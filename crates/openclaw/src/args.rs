@@ -11,7 +11,6 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
     version = crate::version::SHORT,
     about = "A gateway for your agents, and the command line to run and reach it.",
     disable_version_flag = true,
-    disable_help_subcommand = true,
     arg_required_else_help = true,
     propagate_version = false,
     max_term_width = 100,

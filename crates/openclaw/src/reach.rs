@@ -221,7 +221,10 @@ impl Reach<'_> {
         };
         failure.beside(
             "gateway",
-            json!({"url": target.url.to_string(), "urlSource": source, "bindDetail": bind.map(|bind| format!("Bind: {bind}"))}),
+            json!({
+                "url": target.url.to_string(), "urlSource": source,
+                "bindDetail": bind.map(|bind| format!("Bind: {bind}")),
+            }),
         )
     }
 
@@ -294,7 +297,10 @@ fn insecure(error: &RemoteError, place: &Place) -> Failure {
         .detail("Safe ways to reach a gateway that listens on loopback:")
         .detail(format!("  - an SSH tunnel, then the local address: {}", place.tunnel_command()))
         .detail("  - Tailscale Serve or Funnel on the gateway host, then wss://<host>.<tailnet>.ts.net")
-        .detail("On a private network you trust: OPENCLAW_ALLOW_INSECURE_PRIVATE_WS=1 for this process (names only, never public addresses).")
+        .detail(
+            "On a private network you trust: OPENCLAW_ALLOW_INSECURE_PRIVATE_WS=1 for this process (names only, never \
+             public addresses).",
+        )
 }
 
 /// A params object for a call.

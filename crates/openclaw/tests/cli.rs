@@ -160,7 +160,8 @@ fn s_036_s_045_the_tunnel_hint_follows_the_port() {
     expect(&hint(&format!("{{gateway: {{{token}}}}}"), &[("OPENCLAW_GATEWAY_PORT", "28002")], &["health"]), 28002);
     expect(&hint(&format!("{{gateway: {{{token}}}}}"), &[], &["gateway", "health", "--port", "28003"]), 28003);
     // S-058: remote mode with a loopback URL means a tunnel that is not up.
-    let remote = "{gateway: {mode: 'remote', remote: {url: 'ws://127.0.0.1:28004', token: 'R', remotePort: 18789, sshTarget: 'me@box'}}}";
+    let remote = "{gateway: {mode: 'remote', remote: {url: 'ws://127.0.0.1:28004', token: 'R', remotePort: 18789,
+        sshTarget: 'me@box'}}}";
     let text = hint(remote, &[], &["health"]);
     assert!(text.contains("Open the tunnel on this machine: ssh -N -L 28004:127.0.0.1:18789 me@box"), "{text}");
 }
@@ -427,7 +428,8 @@ fn logs_fall_back_to_the_file() {
         assert_eq!(
             ran.out,
             format!(
-                "Log file: {}\n2026-11-21T05:49:46.007+00:00 info gateway line 7\n2026-11-21T05:49:46.008+00:00 info gateway line 8\n",
+                "Log file: {}\n2026-11-21T05:49:46.007+00:00 info gateway line 7\n\
+                 2026-11-21T05:49:46.008+00:00 info gateway line 8\n",
                 log.display()
             )
         );

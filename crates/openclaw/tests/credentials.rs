@@ -75,7 +75,7 @@ fn s_075_url_takes_only_what_was_given() {
     }
 }
 
-/// One row: variables, config with `PORT` for the server's port, what goes on the wire for call, and for probe and status.
+/// One row: variables, config with `PORT` for the server's port, and what goes on the wire for call and for the others.
 fn check(name: &str, vars: &[(&str, &str)], config: &str, call: Value, status: Value) {
     for (command, expected) in [
         (&["gateway", "call", "health"][..], &call),

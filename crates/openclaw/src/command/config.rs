@@ -106,7 +106,8 @@ fn get_unset(context: &Context, at: &ConfigPath, as_json: bool) -> Outcome {
     }
     Err(match schema::lookup(at) {
         Some(_) => Failure::new(format!(
-            "Config path is valid but unset: {at}. The runtime default applies; set it with openclaw config set {at} <value>."
+            "Config path is valid but unset: {at}. The runtime default applies; set it with openclaw config set {at} \
+             <value>."
         )),
         None => Failure::new(format!(
             "Unknown config path: {}. Run openclaw config schema to see the keys.",

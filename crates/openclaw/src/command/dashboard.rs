@@ -43,8 +43,8 @@ pub fn run(context: &Context, args: &args::Dashboard) -> Outcome {
     output::line(format!("Dashboard URL: {}", style.paint(Tone::Command, &full)));
     match (&token, gateway.auth.mode) {
         (Some(_), _) => output::note(
-            "The part after # is the gateway token: whoever has this link operates the gateway. Browsers do not send it \
-             to servers; do not paste it where others read.",
+            "The part after # is the gateway token: whoever has this link operates the gateway. Browsers do not send \
+             it to servers; do not paste it where others read.",
         ),
         (None, Some(AuthMode::Password)) => output::note("Type the gateway password on the page."),
         (None, Some(AuthMode::None)) => {}

@@ -187,7 +187,10 @@ impl<'a> Report<'a> {
         let listeners: Vec<Value> = self
             .listeners
             .iter()
-            .map(|l| json!({"pid": l.pid, "address": format!("{}:{}", l.address, self.port), "command": l.command, "uid": l.uid}))
+            .map(|l| {
+                let address = format!("{}:{}", l.address, self.port);
+                json!({"pid": l.pid, "address": address, "command": l.command, "uid": l.uid})
+            })
             .collect();
         let rpc = self.probed.as_ref().map(|probed| {
             let failure =

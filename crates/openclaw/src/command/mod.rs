@@ -6,6 +6,7 @@ pub mod config;
 pub mod dashboard;
 pub mod devices;
 pub mod doctor;
+pub mod gateway_probe;
 pub mod gateway_run;
 pub mod gateway_status;
 pub mod health;
@@ -38,7 +39,7 @@ pub fn run(cli: Cli) -> Outcome {
             Some(GatewayCommand::Run(args)) => gateway_run::run(context, &args, cli.root.log_level),
             Some(GatewayCommand::Status(args)) => gateway_status::run(&context, &args),
             Some(GatewayCommand::Health(args)) => health::gateway(&context, &args),
-            Some(GatewayCommand::Probe(args)) => probe::run(&context, &args),
+            Some(GatewayCommand::Probe(args)) => gateway_probe::run(&context, &args),
             Some(GatewayCommand::Call(args)) => call::run(&context, &args),
         },
         Command::Health(args) => health::run(&context, &args),

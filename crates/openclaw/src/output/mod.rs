@@ -119,7 +119,7 @@ impl Output {
     }
 }
 
-/// True when the locale says UTF-8; without any locale variable UTF-8 is taken for granted, as every current terminal does.
+/// True when the locale says UTF-8, or says nothing: every current terminal speaks it.
 fn speaks_utf8() -> bool {
     let found =
         ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
