@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn near_misses_are_named() {
-        assert_eq!(explained("openclaw helth")[1], "Did you mean \"health\"?");
+        assert_eq!(explained("openclaw heallth")[1], "Did you mean \"health\"?");
         assert_eq!(explained("openclaw gateway --prot 1")[1], "Did you mean \"--port\"?");
     }
 
