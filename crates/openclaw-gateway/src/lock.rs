@@ -155,7 +155,7 @@ impl std::fmt::Display for Held<'_> {
         write!(
             f,
             "the state directory {dir} is already owned by an openclaw gateway {version} (pid {pid}, running since \
-             {since}, {place}). To use it: openclaw status. To replace it: openclaw gateway stop, or kill {pid}. To run \
+             {since}, {place}). To use it: openclaw status. To replace it: kill {pid}, then start again. To run \
              a second one beside it: openclaw --profile other gateway run"
         )
     }

@@ -24,7 +24,7 @@ pub(super) const ROOT: &[Key] = &[
     key("agents", Open(AGENTS), "agents and their defaults"),
     key("models", Open(MODELS), "model providers"),
     key("session", Open(SESSION), "sessions"),
-    key("logging", Open(LOGGING), "log file and console").hot(),
+    key("logging", Open(LOGGING), "log file and console").restart(),
     key("hooks", Open(HOOKS), "webhooks into the gateway").hot(),
     key("env", Open(ENV), "variables for substitution and for child processes").restart(),
     key("secrets", Object(SECRETS), "where secrets come from").hot(),

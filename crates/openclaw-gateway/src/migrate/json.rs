@@ -32,7 +32,16 @@ struct Identity {
 struct DeviceAuth {
     device_id: String,
     #[serde(default)]
-    tokens: BTreeMap<String, ClientToken>,
+    tokens: BTreeMap<String, ClientTokens>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ClientTokens {
+    /// By role, as 2026.2 writes it.
+    OfRole(ClientToken),
+    /// By gateway and role, as we write it.
+    OfGateway(BTreeMap<String, ClientToken>),
 }
 
 #[derive(Deserialize)]
@@ -62,19 +71,28 @@ pub(super) fn key_from_pem(path: &Path, device_id: &str, pem: Secret) -> Result<
     Ok(key)
 }
 
-/// `identity/device-auth.json`. It does not say which gateway its tokens are for.
+/// `identity/device-auth.json`. What 2026.2 wrote does not say which gateway its tokens are for; what we wrote does.
 pub(super) fn client_tokens(path: &Path) -> Result<Vec<StoredClientToken>, MigrateError> {
     let Some(stored) = read_json::<DeviceAuth>(path)? else { return Ok(Vec::new()) };
     let device_id = stored.device_id;
-    let tokens = stored.tokens.into_iter().map(|(role, token)| StoredClientToken {
-        origin: None,
+    let one = |origin: Option<String>, role: String, token: ClientToken| StoredClientToken {
+        origin,
         device_id: device_id.clone(),
         role,
         token: Secret::new(token.token),
         scopes: ScopeSet::parse(&token.scopes),
         updated_at_ms: token.updated_at_ms,
-    });
-    Ok(tokens.collect())
+    };
+    let mut tokens = Vec::new();
+    for (key, entry) in stored.tokens {
+        match entry {
+            ClientTokens::OfRole(token) => tokens.push(one(None, key, token)),
+            ClientTokens::OfGateway(roles) => {
+                tokens.extend(roles.into_iter().map(|(role, token)| one(Some(key.clone()), role, token)));
+            }
+        }
+    }
+    Ok(tokens)
 }
 
 /// `devices/paired.json`, an object by device id.
@@ -123,4 +141,24 @@ pub(super) fn read_to_file(from: &Path, to: &Path) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();
     let mut writer = options.write(true).create(true).truncate(true).mode(0o600).open(to)?;
     io::copy(&mut reader, &mut writer).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn client_tokens_of_both_writers() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("device-auth.json");
+        let read = |tokens: &str| {
+            fs::write(&path, format!(r#"{{"version":1,"deviceId":"d","tokens":{tokens}}}"#)).expect("written");
+            let tokens = client_tokens(&path).expect("read");
+            tokens.into_iter().map(|t| (t.origin, t.role, t.token.expose().to_owned())).collect::<Vec<_>>()
+        };
+        let token = r#"{"token":"t","role":"node","scopes":[],"updatedAtMs":1}"#;
+        let found = |origin: Option<&str>| vec![(origin.map(str::to_owned), "node".to_owned(), "t".to_owned())];
+        assert_eq!(read(&format!(r#"{{"node":{token}}}"#)), found(None));
+        assert_eq!(read(&format!(r#"{{"ws://a:1":{{"node":{token}}}}}"#)), found(Some("ws://a:1")));
+    }
 }

@@ -134,7 +134,7 @@ pub enum MigrateError {
     },
     #[error("{} is not what OpenClaw writes: {reason}; nothing was imported", path.display())]
     Unreadable { path: PathBuf, reason: String },
-    #[error("{} keeps changing while it is read; stop the OpenClaw gateway that uses it (openclaw gateway stop) and try again", .0.display())]
+    #[error("{} keeps changing while it is read; stop the OpenClaw gateway that uses it and try again", .0.display())]
     InUse(PathBuf),
     #[error(transparent)]
     Lock(#[from] LockError),
