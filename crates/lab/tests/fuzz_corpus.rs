@@ -1,6 +1,6 @@
 //! The fuzz targets on a stable toolchain: every seed of `fuzz/corpus`, then a fixed number of mutations of them.
 //!
-//! `OPENCLAW_FUZZ_SEED` (a number) starts somewhere else, `OPENCLAW_FUZZ_TIMES` (a number) runs that many times longer.
+//! `OPENCLAW_TEST_FUZZ_SEED` (a number) starts somewhere else, `OPENCLAW_TEST_FUZZ_TIMES` (a number) runs that many times longer.
 
 use std::{
     env, fs,
@@ -37,11 +37,11 @@ fn run(name: &str) {
         attempt(target, data, || path.display().to_string());
     }
     let seeds: Vec<Vec<u8>> = seeds.into_iter().map(|(_, data)| data).collect();
-    let seed = number("OPENCLAW_FUZZ_SEED").unwrap_or(1);
+    let seed = number("OPENCLAW_TEST_FUZZ_SEED").unwrap_or(1);
     let mut rng = Rng::new(seed);
-    for step in 0..target.mutations * number("OPENCLAW_FUZZ_TIMES").unwrap_or(1) {
+    for step in 0..target.mutations * number("OPENCLAW_TEST_FUZZ_TIMES").unwrap_or(1) {
         let data = mutated(&mut rng, &seeds);
-        attempt(target, &data, || format!("mutation {step} from OPENCLAW_FUZZ_SEED={seed}"));
+        attempt(target, &data, || format!("mutation {step} from OPENCLAW_TEST_FUZZ_SEED={seed}"));
     }
 }
 

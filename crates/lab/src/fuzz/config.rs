@@ -69,7 +69,8 @@ pub fn config_document(data: &[u8]) {
     let mut parts = data.splitn(2, |byte| *byte == 0);
     let (text, included) = (parts.next().unwrap_or_default(), parts.next());
     let Ok(text) = std::str::from_utf8(text) else { return };
-    if data.windows(OUTSIDE.len()).any(|w| w == OUTSIDE.as_bytes() || w == CANARY.as_bytes()) {
+    let has = |needle: &str| data.windows(needle.len()).any(|window| window == needle.as_bytes());
+    if has(OUTSIDE) || has(CANARY) {
         return;
     }
     WORLD.with(|world| {
