@@ -213,8 +213,17 @@ impl Conn {
         Ok((latencies, bytes / count.max(1)))
     }
 
+    /// Closes and waits for the gateway to say so too: a socket dropped at once leaves packets on its way that the next
+    /// connect through the same tunnel would wait for.
     pub async fn close(mut self) {
-        let _ = timeout(Duration::from_secs(1), self.ws.close(None)).await;
+        let farewell = async {
+            self.ws.close(None).await?;
+            while let Some(message) = self.ws.next().await {
+                message?;
+            }
+            anyhow::Ok(())
+        };
+        let _ = timeout(Duration::from_secs(1), farewell).await;
     }
 }
 
