@@ -4,6 +4,8 @@
 
 use std::path::Path;
 
+use tempfile::TempDir;
+
 use super::{
     Generation, Peers,
     commands::{
@@ -13,6 +15,7 @@ use super::{
         Want::{Bool, Is, List, Number, Object, Text},
         Wants, violations as violations_of,
     },
+    prepare_home,
 };
 
 /// `status` where its text comes from the gateway.
@@ -223,5 +226,24 @@ pub fn violations(
     };
     let cli = || peers.cli_on(generation, home, port, token);
     let label = format!("the CLI of {}", generation.release());
-    tables.iter().flat_map(|rows| violations_of(&label, rows, cli)).collect()
+    let mut found: Vec<String> = tables.iter().flat_map(|rows| violations_of(&label, rows, cli)).collect();
+    found.extend(wrong_token_violations(peers, generation, port));
+    found
+}
+
+/// A wrong token is refused in words the owner can act on.
+fn wrong_token_violations(peers: &Peers, generation: Generation, port: u16) -> Option<String> {
+    let hint = match generation {
+        Generation::V3 => "set gateway.remote.token to match gateway.auth.token",
+        Generation::V4 => "use this gateway's gateway.auth.token or pair the device",
+    };
+    // A home of its own: a device token from an earlier command would let it in.
+    let home = TempDir::with_prefix("openclaw-peer-").expect("a temporary directory");
+    prepare_home(home.path());
+    let finished =
+        peers.cli_on(generation, home.path(), port, "not-the-token").args(["gateway", "call", "health"]).run();
+    // Ours may add to the hint, never change it.
+    let words = format!("unauthorized: gateway token mismatch ({hint}");
+    let refused = finished.status.code() == Some(1) && finished.stderr.contains(&words);
+    (!refused).then(|| format!("{} CLI with a wrong token, expected {words:?}: {finished:#?}", generation.release()))
 }
