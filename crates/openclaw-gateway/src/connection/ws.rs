@@ -88,7 +88,11 @@ impl Ws {
             return Ok(());
         }
         let fed = self.parse(bytes, now_ms, out, messages);
-        self.broken = fed.is_err();
+        if fed.is_err() {
+            self.broken = true;
+            // Up to 25 MiB of a message nobody will see need not outlast the farewell.
+            self.context = context(self.max_bytes);
+        }
         fed
     }
 
