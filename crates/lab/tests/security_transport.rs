@@ -379,7 +379,6 @@ fn p_69_authenticated_size() {
     assert_eq!(fragments.closing().map(|(code, _)| code), Some(1009));
     // Some connections later the memory is back (the sandbox asserts it, too).
     for _ in 0..3 {
-        eprintln!("growth {} peak {}", g.growth_kib(), g.peak_growth_kib());
         let mut client = g.operator(&["operator.read"]);
         client.conn.send_text(&sized(limit));
         client.answer("big").expect("an answer").expect("fine");
