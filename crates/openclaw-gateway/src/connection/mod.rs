@@ -46,6 +46,8 @@ pub(crate) struct Link<S = Stream> {
     out: Vec<u8>,
     written: usize,
     inbox: Vec<Incoming>,
+    /// The peer began or answered a close.
+    parted: bool,
 }
 
 enum Step {
@@ -60,7 +62,7 @@ enum Step {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     fn new(stream: S, unsent: Vec<u8>) -> Self {
-        Self { stream, ws: Ws::default(), out: unsent, written: 0, inbox: Vec::new() }
+        Self { stream, ws: Ws::default(), out: unsent, written: 0, inbox: Vec::new(), parted: false }
     }
 
     fn owes(&self) -> bool {
@@ -69,7 +71,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
 
     /// Bytes hyper had read beyond the upgrade request.
     fn feed(&mut self, early: &[u8]) -> Result<(), CloseReason> {
-        if early.is_empty() { Ok(()) } else { self.ws.feed(early, now_ms(), &mut self.out, &mut self.inbox) }
+        if early.is_empty() {
+            return Ok(());
+        }
+        let fed = self.ws.feed(early, now_ms(), &mut self.out, &mut self.inbox);
+        self.parted |= self.inbox.contains(&Incoming::Closed);
+        fed
     }
 
     /// Writes what is owed and reads what has come, whichever is possible first. Cancel safe.
@@ -103,6 +110,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
                     Poll::Ready(Ok(())) if buf.filled().is_empty() => Poll::Ready(Step::Lost),
                     Poll::Ready(Ok(())) => {
                         let fed = self.ws.feed(buf.filled(), now_ms(), &mut self.out, &mut self.inbox);
+                        self.parted |= self.inbox.contains(&Incoming::Closed);
                         Poll::Ready(fed.map_or_else(Step::Broken, |()| Step::Read))
                     }
                 }
@@ -111,17 +119,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         .await
     }
 
-    /// Says why, waits up to a second for the peer to say the same, and ends.
+    /// Ends the connection. A peer that said goodbye has its answer from the parser already and waits for the socket to
+    /// end; any other is told why and gets a second to answer. Nothing follows a close frame.
     async fn close(mut self, reason: &CloseReason) {
-        ws::push_close(&mut self.out, reason);
+        if !self.parted {
+            ws::push_close(&mut self.out, reason);
+        }
         let farewell = async {
-            loop {
-                self.inbox.clear();
-                match self.step(true).await {
+            let mut last = self.out.len();
+            while self.owes() || !self.parted {
+                match self.step(!self.parted).await {
                     Step::Lost | Step::Broken(_) => break,
-                    Step::Wrote => {}
-                    Step::Read if self.inbox.contains(&Incoming::Closed) && !self.owes() => break,
-                    Step::Read => {}
+                    Step::Wrote => last = last.min(self.out.len()),
+                    Step::Read => {
+                        self.inbox.clear();
+                        self.out.truncate(last);
+                    }
                 }
             }
         };
@@ -191,6 +204,7 @@ async fn serve(served: Served, mut link: Link) {
         }
         let handled = requests.take_turn(&mut link.inbox, TURN);
         if !link.owes()
+            && !link.parted
             && let Some(reason) = connection.outbound.drain(&mut link.out)
         {
             break reason;
@@ -266,7 +280,55 @@ impl PingClock {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
     use super::*;
+
+    fn pair() -> (Link<DuplexStream>, DuplexStream) {
+        let (near, far) = duplex(64 * 1024);
+        (Link::new(near, Vec::new()), far)
+    }
+
+    const MASKED_CLOSE: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8];
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_closes_is_answered_once_and_let_go_at_once() {
+        let (mut link, mut far) = pair();
+        far.write_all(&MASKED_CLOSE).await.expect("room");
+        assert!(matches!(link.step(true).await, Step::Read));
+        let start = Instant::now();
+        link.close(&CloseReason::NORMAL).await;
+        assert_eq!(start.elapsed(), Duration::ZERO, "the peer waits for the socket to end");
+        let mut sent = Vec::new();
+        far.read_to_end(&mut sent).await.expect("the end");
+        assert_eq!(sent, [0x88, 2, 0x03, 0xe8]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_is_closed_has_a_second_to_answer() {
+        for answers in [true, false] {
+            let (link, mut far) = pair();
+            let start = Instant::now();
+            let reason = CloseReason::SERVICE_RESTART;
+            let closing = link.close(&reason);
+            let peer = async {
+                let mut frame = vec![0; 4 + CloseReason::SERVICE_RESTART.reason.len()];
+                far.read_exact(&mut frame).await.expect("the close frame");
+                if answers {
+                    far.write_all(&MASKED_CLOSE).await.expect("room");
+                }
+                let mut rest = Vec::new();
+                far.read_to_end(&mut rest).await.expect("the end");
+                (frame[0], rest)
+            };
+            let ((), (first, rest)) = tokio::join!(closing, peer);
+            assert_eq!((first, rest), (0x88, Vec::new()), "one close frame and nothing after it");
+            let waited = if answers { Duration::ZERO } else { limits::CLOSE_GRACE };
+            assert_eq!(start.elapsed(), waited);
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn ping_clock() {
