@@ -61,7 +61,7 @@ impl Scale {
 }
 
 /// A load shape.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Shape {
     Handshake,
     ConnectsToken,

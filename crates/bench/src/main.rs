@@ -41,6 +41,9 @@ struct Args {
     /// Interleaved rounds; the medians are reported
     #[arg(long, global = true, default_value_t = 3)]
     rounds: usize,
+    /// Only these load shapes
+    #[arg(long, global = true, value_enum)]
+    only: Vec<Shape>,
     /// Small numbers: shows that everything works, measures nothing
     #[arg(long, global = true)]
     quick: bool,
@@ -56,6 +59,9 @@ struct Args {
     /// Print JSON instead of the table
     #[arg(long, global = true)]
     json: bool,
+    /// Write the JSON, every round in it, to this file as well
+    #[arg(long, global = true)]
+    save: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
@@ -148,10 +154,15 @@ async fn measure(args: &Args, what: What) -> Result<ExitCode> {
         report.add(*kind, commands::size_on_disk(&programs, *kind).map(|size| ("size", size)).into_iter().collect());
     }
     machine.finish();
+    let versions = versions(&programs);
+    let json = format!("{:#}", report.json(&machine, &versions, args.rounds));
+    if let Some(file) = &args.save {
+        std::fs::write(file, &json).with_context(|| format!("cannot write {}", file.display()))?;
+    }
     if args.json {
-        println!("{:#}", report.json(&machine, &versions(&programs), args.rounds));
+        println!("{json}");
     } else {
-        println!("{}\n{}\n{}", machine.text(), versions(&programs), report.table());
+        println!("{}\n{versions}\n{}", machine.text(), report.table());
         println!("frames of ours, copied by the echo: {:?}", programs.sizes);
     }
     Ok(if report.missed() > 0 { ExitCode::from(2) } else { ExitCode::SUCCESS })
@@ -185,7 +196,8 @@ async fn rounds(args: &Args, what: What, scale: Scale, programs: &Programs, gate
     for round in 0..args.rounds {
         let order = in_turn(&kinds, round);
         let order = || order.iter().filter_map(|kind| gateways.iter().find(|gateway| gateway.kind == *kind));
-        for shape in Shape::ALL.into_iter().filter(|_| wants(What::Load)) {
+        let chosen = |shape: &Shape| wants(What::Load) && (args.only.is_empty() || args.only.contains(shape));
+        for shape in Shape::ALL.into_iter().filter(chosen) {
             for gateway in order() {
                 eprintln!("round {}: {}: {shape:?}", round + 1, gateway.kind.name());
                 report.take(gateway.kind, &format!("{shape:?}"), shape.run(gateway, scale).await);

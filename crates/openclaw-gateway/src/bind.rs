@@ -88,7 +88,8 @@ mod tests {
 
     fn addresses(mode: BindMode, host: Option<&str>, local: &[&str]) -> Result<Vec<String>, BindError> {
         let local: Vec<IpAddr> = local.iter().map(|text| text.parse().expect("address")).collect();
-        plan(mode, host.map(|text| text.parse().expect("address")), &local).map(|plan| plan.addresses.iter().map(ToString::to_string).collect())
+        plan(mode, host.map(|text| text.parse().expect("address")), &local)
+            .map(|plan| plan.addresses.iter().map(ToString::to_string).collect())
     }
 
     #[test]

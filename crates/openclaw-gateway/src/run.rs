@@ -116,13 +116,16 @@ fn settings_from(document: Document, paths: &Paths, env: &Env, flags: &Flags) ->
         settings.token = Some(Sourced::new(token, Source::Generated(paths.token_file())));
     }
     if !settings.config.nodes.auto_approve_cidrs.is_empty() {
-        settings.warnings.push("gateway.nodes.pairing.autoApproveCidrs has no effect yet: nodes are approved by hand".into());
+        settings
+            .warnings
+            .push("gateway.nodes.pairing.autoApproveCidrs has no effect yet: nodes are approved by hand".into());
     }
     if settings.config.auth.allow_tailscale == Some(true) {
         settings.warnings.push("gateway.auth.allowTailscale has no effect yet: the shared secret is asked for".into());
     }
     let log_file = document.get("logging.file").and_then(|node| node.as_str()).map(str::to_owned);
-    let runtime = Runtime::new(&settings, log_file, document.revision().to_owned()).map_err(|error| StartError::Config(error.to_string()))?;
+    let runtime = Runtime::new(&settings, log_file, document.revision().to_owned())
+        .map_err(|error| StartError::Config(error.to_string()))?;
     Ok(Loaded { document, settings, runtime })
 }
 

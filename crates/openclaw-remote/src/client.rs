@@ -410,7 +410,7 @@ fn now_ms() -> i64 {
 /// The WebSocket upgrade.
 async fn upgrade(endpoint: &Endpoint, stream: Stream) -> Result<Socket, Error> {
     let address = match endpoint {
-        Endpoint::OwnerSocket(_) => "ws://localhost/".to_owned(),
+        Endpoint::OwnerSocket(_) | Endpoint::Tunnel { .. } => "ws://localhost/".to_owned(),
         Endpoint::Url { url, .. } => {
             let scheme = if url.is_secure() { "wss" } else { "ws" };
             // A zone means something on this machine only.

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use openclaw_protocol::{
-    DeviceKey, Protocol, Secret,
+    DeviceKey, GatewayId, Protocol, Secret,
     connect::{AuthBlock, ClientInfo, ConnectParams},
 };
 use serde_json::{Map, Value};
@@ -134,6 +134,10 @@ pub struct Plan<'a> {
     pub stored_tokens: bool,
     pub store: &'a dyn DeviceStore,
     pub deadline: Deadline,
+    /// The gateway that must prove itself before anything is sent; `None` takes whoever answers.
+    pub gateway: Option<GatewayId>,
+    /// A one-time token that pairs this device, sent instead of every other credential.
+    pub bootstrap: Option<Secret>,
 }
 
 /// Why a connection takes longer, for a progress line.
@@ -160,6 +164,8 @@ struct Attempt {
 pub async fn connect(mut plan: Plan<'_>, waiting: &(dyn Fn(Waiting) + Sync)) -> Result<(Client, Events), Error> {
     let (origin, direct) = match plan.endpoint {
         Endpoint::OwnerSocket(_) => (None, true),
+        // Only this user can open the near end, and ssh has checked the far one's host key.
+        Endpoint::Tunnel { origin, .. } => (Some(origin.clone()), true),
         Endpoint::Url { url, pin, .. } => (Some(url.origin()), url.is_loopback() || (url.is_secure() && pin.is_some())),
     };
     // The owner's socket proves who we are by itself.

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use openclaw_protocol::Secret;
 use rustls::pki_types::{IpAddr as TlsIp, ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -35,9 +36,17 @@ pub enum Endpoint {
         pin: Option<Fingerprint>,
         /// `OPENCLAW_ALLOW_INSECURE_PRIVATE_WS=1` in this process.
         allow_private_names: bool,
+        /// `gateway.remote.edgeAuth`: headers for an authenticating edge. Sent over TLS only.
+        edge: Vec<(String, Secret)>,
     },
     /// The owner's unix socket in the state directory.
     OwnerSocket(PathBuf),
+    /// The near end of a tunnel: a private unix socket of this user.
+    Tunnel {
+        socket: PathBuf,
+        /// Where the tunnel leads (`ssh://user@host:22/18789`): what a stored device token belongs to.
+        origin: String,
+    },
 }
 
 /// A connected byte stream.
@@ -60,8 +69,12 @@ impl Endpoint {
     /// [`Error::Insecure`] before any packet; then name, connect and TLS errors.
     pub async fn dial(&self, deadline: Deadline) -> Result<Stream, Error> {
         match self {
-            Self::OwnerSocket(path) => deadline.run(Stage::Connect, dial_owner(path)).await.map(Stream::Unix),
-            Self::Url { url, pin, allow_private_names } => dial_url(url, *pin, *allow_private_names, deadline).await,
+            Self::OwnerSocket(path) | Self::Tunnel { socket: path, .. } => {
+                deadline.run(Stage::Connect, dial_owner(path)).await.map(Stream::Unix)
+            }
+            Self::Url { url, pin, allow_private_names, .. } => {
+                dial_url(url, *pin, *allow_private_names, deadline).await
+            }
         }
     }
 
@@ -70,6 +83,7 @@ impl Endpoint {
         match self {
             Self::Url { url, .. } => url.to_string(),
             Self::OwnerSocket(path) => format!("unix:{}", path.display()),
+            Self::Tunnel { origin, .. } => origin.clone(),
         }
     }
 }
@@ -265,7 +279,7 @@ mod tests {
     async fn s_147_public_plaintext_is_refused_before_any_packet() {
         for text in ["ws://8.8.8.8:18789", "ws://gw.example.com:18789"] {
             let url = GatewayUrl::parse(text).expect("url");
-            let endpoint = Endpoint::Url { url, pin: None, allow_private_names: false };
+            let endpoint = Endpoint::Url { url, pin: None, allow_private_names: false, edge: Vec::new() };
             assert!(
                 matches!(endpoint.dial(Deadline::after(Duration::from_secs(5))).await, Err(Error::Insecure(_))),
                 "{text}"
@@ -275,8 +289,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_pin_wants_tls() {
-        let endpoint =
-            Endpoint::Url { url: GatewayUrl::loopback(1), pin: Some(Fingerprint::of(b"")), allow_private_names: false };
+        let endpoint = Endpoint::Url {
+            url: GatewayUrl::loopback(1),
+            pin: Some(Fingerprint::of(b"")),
+            allow_private_names: false,
+            edge: Vec::new(),
+        };
         assert!(matches!(
             endpoint.dial(Deadline::after(Duration::from_secs(5))).await,
             Err(Error::PinWithoutTls { .. })

@@ -14,10 +14,16 @@ pub enum Stage {
     /// Before anything was sent: the target itself was refused.
     Target,
     Name,
+    /// The way to the gateway's host: no route, no ssh, or ssh refused.
+    Ssh,
+    /// The HTTP proxy between here and the gateway.
+    Proxy,
     Connect,
     Tls,
     Http,
     Protocol,
+    /// Who answered is not the gateway that was saved.
+    Identity,
     Auth,
     Pairing,
     Scope,
@@ -31,6 +37,9 @@ impl Stage {
         match self {
             Self::Target => "target",
             Self::Name => "name",
+            Self::Ssh => "ssh",
+            Self::Proxy => "proxy",
+            Self::Identity => "identity",
             Self::Connect => "connect",
             Self::Tls => "tls",
             Self::Http => "http",
@@ -54,6 +63,9 @@ impl Stage {
             Self::Pairing => 15,
             Self::Scope => 16,
             Self::Protocol => 17,
+            Self::Ssh => 19,
+            Self::Proxy => 20,
+            Self::Identity => 21,
         }
     }
 }
@@ -136,6 +148,19 @@ pub enum Error {
     /// This machine's device identity cannot be read or written.
     #[error("the device identity cannot be used: {0}")]
     Identity(String),
+    /// ssh did not bring the tunnel up, or lost it.
+    #[error("{0}")]
+    Ssh(Box<crate::ssh::SshFailure>),
+    /// The HTTP proxy did not let the connection through.
+    #[error("the proxy {proxy} does not let this connection through: {reason}")]
+    Proxy { proxy: String, reason: String },
+    /// Another gateway answered than the one that was saved. Nothing was sent to it.
+    #[error("{}", wrong_gateway_text(expected, shown.as_ref()))]
+    WrongGateway {
+        expected: openclaw_protocol::GatewayId,
+        /// Who proved itself instead; `None` when no proof came.
+        shown: Option<openclaw_protocol::GatewayId>,
+    },
     #[error("the name {host} could not be resolved")]
     Name { host: String, source: io::Error },
     #[error("{}", connect_text(endpoint, *failure))]
@@ -192,6 +217,9 @@ impl Error {
             | Self::PinWithoutTls { .. }
             | Self::Credentials(_)
             | Self::Identity(_) => Stage::Target,
+            Self::Ssh(_) => Stage::Ssh,
+            Self::Proxy { .. } => Stage::Proxy,
+            Self::WrongGateway { .. } => Stage::Identity,
             Self::Name { .. } => Stage::Name,
             Self::Connect { .. } => Stage::Connect,
             Self::Tls { .. } => Stage::Tls,
@@ -221,6 +249,9 @@ impl Error {
             Self::PinWithoutTls { .. } => "pin_without_tls",
             Self::Credentials(_) => "credentials",
             Self::Identity(_) => "identity",
+            Self::Ssh(failure) => failure.code(),
+            Self::Proxy { .. } => "proxy",
+            Self::WrongGateway { .. } => "wrong_gateway",
             Self::Name { .. } => "name",
             Self::Connect { failure, .. } => match failure {
                 ConnectFailure::Refused => "refused",
@@ -320,6 +351,13 @@ fn connect_text(endpoint: &str, failure: ConnectFailure) -> String {
     }
 }
 
+fn wrong_gateway_text(expected: &openclaw_protocol::GatewayId, shown: Option<&openclaw_protocol::GatewayId>) -> String {
+    match shown {
+        Some(shown) => format!("another gateway answered: {} instead of {}", shown.short(), expected.short()),
+        None => format!("whoever answered did not prove to be the saved gateway {}", expected.short()),
+    }
+}
+
 fn http_text(status: u16, kind: Option<&str>, message: Option<&str>) -> String {
     match (message, kind) {
         (Some(message), _) => format!("the upgrade was refused with HTTP {status}: {message}"),
@@ -331,10 +369,12 @@ fn http_text(status: u16, kind: Option<&str>, message: Option<&str>) -> String {
 fn timeout_text(stage: Stage, after: Duration) -> String {
     let what = match stage {
         Stage::Target | Stage::Name => "the name look-up took longer than",
+        Stage::Ssh => "ssh did not open the tunnel within",
+        Stage::Proxy => "the proxy did not answer within",
         Stage::Connect => "nobody answered within",
         Stage::Tls => "the TLS handshake took longer than",
         Stage::Http => "the WebSocket upgrade took longer than",
-        Stage::Protocol => "no challenge came within",
+        Stage::Protocol | Stage::Identity => "no challenge came within",
         Stage::Auth | Stage::Pairing | Stage::Scope => "the gateway did not answer the connect request within",
         Stage::Call => "the gateway did not answer within",
     };

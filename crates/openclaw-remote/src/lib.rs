@@ -12,6 +12,7 @@ pub mod dial;
 pub mod error;
 pub mod handshake;
 pub mod remedy;
+pub mod ssh;
 pub mod store;
 pub mod target;
 pub mod tls;

@@ -34,11 +34,11 @@ pub struct Remedy {
 }
 
 impl Remedy {
-    fn here(what: impl Into<String>, command: impl Into<String>) -> Self {
+    pub(crate) fn here(what: impl Into<String>, command: impl Into<String>) -> Self {
         Self { what: what.into(), command: command.into(), run_on: Machine::ThisClient }
     }
 
-    fn there(what: impl Into<String>, command: impl Into<String>) -> Self {
+    pub(crate) fn there(what: impl Into<String>, command: impl Into<String>) -> Self {
         Self { what: what.into(), command: command.into(), run_on: Machine::GatewayHost }
     }
 
@@ -83,6 +83,11 @@ impl Error {
         match self {
             Self::Connect { failure, .. } => Some(connect_remedy(*failure, place)),
             Self::Timeout { stage: crate::Stage::Connect, .. } => Some(connect_remedy(ConnectFailure::TimedOut, place)),
+            Self::Ssh(failure) => failure.remedy(),
+            Self::Proxy { .. } => {
+                Some(Remedy::here("leave this host out of the proxy", "export NO_PROXY=\"$NO_PROXY,<host>\""))
+            }
+            Self::WrongGateway { .. } => Some(Remedy::here("see which gateways are saved", "openclaw connections ls")),
             Self::Name { host, .. } => Some(Remedy::here("check the name", format!("getent hosts {host}"))),
             Self::Tls { source: TlsFailure::Pin(mismatch), .. } => Some(Remedy::here(
                 "if the owner confirms that the certificate was renewed, pin the new one",

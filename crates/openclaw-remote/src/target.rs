@@ -137,7 +137,12 @@ impl Target {
 
     /// The URL as an endpoint.
     pub fn endpoint(&self) -> Endpoint {
-        Endpoint::Url { url: self.url.clone(), pin: self.pin, allow_private_names: self.allow_private_names }
+        Endpoint::Url {
+            url: self.url.clone(),
+            pin: self.pin,
+            allow_private_names: self.allow_private_names,
+            edge: Vec::new(),
+        }
     }
 
     /// The shared secrets to prove.

@@ -309,7 +309,7 @@ async fn tls_gateway() -> (u16, Fingerprint, tokio::task::JoinHandle<usize>) {
 
 fn wss(port: u16, pin: Option<Fingerprint>) -> Endpoint {
     let url = GatewayUrl::parse(&format!("wss://127.0.0.1:{port}")).expect("url");
-    Endpoint::Url { url, pin, allow_private_names: false }
+    Endpoint::Url { url, pin, allow_private_names: false, edge: Vec::new() }
 }
 
 #[tokio::test]

@@ -100,6 +100,8 @@ async fn run(
         stored_tokens: true,
         store,
         deadline: soon(),
+        gateway: None,
+        bootstrap: None,
     };
     let outcome = connect(plan, &|_| ()).await.map(|(client, _)| drop(client));
     (outcome, gateway.await.expect("gateway"))
@@ -267,6 +269,8 @@ async fn the_owners_socket_gets_no_secret_and_no_device() {
         device: DeviceUse::WhenNeeded,
         store: &store,
         deadline: soon(),
+        gateway: None,
+        bootstrap: None,
     };
     drop(connect(plan, &|_| ()).await.expect("connected"));
     let request = gateway.await.expect("gateway");

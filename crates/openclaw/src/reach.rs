@@ -196,6 +196,8 @@ impl Reach<'_> {
             stored_tokens,
             store: &self.store,
             deadline,
+            gateway: None,
+            bootstrap: None,
         };
         connect(plan, &|Waiting::Starting(text)| say(format!("The gateway is starting ({}) …", inert(&text)))).await
     }

@@ -137,7 +137,8 @@ pub(super) fn splice(text: &str, mut edits: Vec<(Range<usize>, String)>) -> Stri
 /// themselves away.
 fn mask_comment(comment: &str, secrets: &Secrets) -> String {
     // The marks of the comment are not part of what it says: with the end of a block gone the rest would be comment.
-    let marks = if comment.starts_with("/*") && comment.ends_with("*/") && comment.len() >= 4 { (2, 2) } else { (0, 0) };
+    let marks =
+        if comment.starts_with("/*") && comment.ends_with("*/") && comment.len() >= 4 { (2, 2) } else { (0, 0) };
     let said = &comment[marks.0..comment.len() - marks.1];
     let known = secrets.mask(said).unwrap_or_else(|| said.to_owned());
     let lines: Vec<_> = known.split('\n').map(mask_line).collect();

@@ -24,7 +24,10 @@ pub struct Peer<S = TcpStream> {
 pub async fn listen() -> (TcpListener, Endpoint) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let port = listener.local_addr().expect("address").port();
-    (listener, Endpoint::Url { url: GatewayUrl::loopback(port), pin: None, allow_private_names: false })
+    (
+        listener,
+        Endpoint::Url { url: GatewayUrl::loopback(port), pin: None, allow_private_names: false, edge: Vec::new() },
+    )
 }
 
 pub fn soon() -> Deadline {

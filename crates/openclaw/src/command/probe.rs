@@ -123,6 +123,8 @@ pub async fn probe(target: &Target, store: &IdentityStore, deadline: Deadline, d
         stored_tokens: target.may_use_stored_tokens(),
         store,
         deadline,
+        gateway: None,
+        bootstrap: None,
     };
     let client = match connect(plan, &|_| ()).await {
         Ok((client, _)) => client,
