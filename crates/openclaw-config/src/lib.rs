@@ -6,6 +6,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // A test may stop at the first surprise.
 
+pub mod connections;
 pub mod credentials;
 pub mod device_tokens;
 pub mod document;
@@ -22,6 +23,7 @@ pub mod settings;
 pub mod source;
 pub mod write;
 
+pub use connections::{Connection, ConnectionName, Connections};
 pub use document::{Document, LoadError, Node, Provenance};
 pub use env::{Env, EnvSource};
 pub use gateway::{AuthMode, BindMode, GatewayConfig, Mode};

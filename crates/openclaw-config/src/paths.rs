@@ -173,6 +173,16 @@ impl Paths {
         self.state_dir.join("identity").join("device-auth.json")
     }
 
+    /// Gateways this machine knows by name.
+    pub fn connections_file(&self) -> PathBuf {
+        self.state_dir.join("connections.json")
+    }
+
+    /// One directory per tunnel, named as its connection: its sockets, lock and log.
+    pub fn tunnels_dir(&self) -> PathBuf {
+        self.state_dir.join("tunnels")
+    }
+
     /// The only `.env` that is read.
     pub fn dotenv(&self) -> PathBuf {
         self.state_dir.join(".env")
