@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
 use crate::device::{DeviceId, DeviceKey, PublicKey};
@@ -71,6 +72,11 @@ impl GatewayProof {
     }
 }
 
+/// The nonce made of 32 random bytes supplied by the caller.
+pub fn nonce(random: &[u8; 32]) -> String {
+    URL_SAFE_NO_PAD.encode(random)
+}
+
 /// True for a nonce a client of ours would send.
 pub fn is_nonce(text: &str) -> bool {
     text.len() == NONCE_CHARS && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
@@ -87,7 +93,7 @@ mod tests {
     #[test]
     fn a_proof_is_for_both_nonces() {
         let key = DeviceKey::from_seed(&[7; 32]);
-        let (client, server) = ("a".repeat(43), "0ba0a5a0-a6b5-4a65-8ed4-e19f3798f77b");
+        let (client, server) = (nonce(&[5; 32]), "0ba0a5a0-a6b5-4a65-8ed4-e19f3798f77b");
         let proof = GatewayProof::sign(&key, &client, server).expect("proof");
         assert_eq!(proof.verify(&client, server), Some(GatewayId::of(key.id())));
         assert_eq!(proof.verify(&"b".repeat(43), server), None);

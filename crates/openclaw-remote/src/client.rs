@@ -18,7 +18,9 @@ use futures_util::{
     SinkExt as _, StreamExt as _,
     stream::{SplitSink, SplitStream},
 };
-use openclaw_protocol::{DeviceKey, Protocol, connect::ConnectParams, hello::HelloReceived, limits};
+use openclaw_protocol::{
+    DeviceKey, GatewayId, Protocol, connect::ConnectParams, gateway_proof, hello::HelloReceived, limits,
+};
 use serde_json::Value;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -152,6 +154,7 @@ pub struct Client {
     task: JoinHandle<()>,
     hello: HelloReceived,
     protocol: Protocol,
+    gateway: Option<GatewayId>,
 }
 
 impl Drop for Client {
@@ -161,22 +164,28 @@ impl Drop for Client {
 }
 
 impl Client {
-    /// Dials `endpoint` and performs one handshake as `params` says, signed with `device` if there is one.
+    /// Dials `endpoint` and performs one handshake as `params` says, signed with `device` if there is one. The gateway is
+    /// always asked who it is; with `gateway` it has to prove that it is this one before anything of `params` is sent.
     ///
     /// # Errors
-    /// Every stage up to and including the gateway's refusal; [`Error::Timeout`] names the stage that was running when
-    /// `deadline` passed.
+    /// Every stage up to and including the gateway's refusal; [`Error::WrongGateway`]; [`Error::Timeout`] names the stage
+    /// that was running when `deadline` passed.
     pub async fn open(
         endpoint: &Endpoint,
         mut params: ConnectParams,
         device: Option<&DeviceKey>,
         deadline: Deadline,
+        gateway: Option<&GatewayId>,
     ) -> Result<(Self, Events), Error> {
+        // The owner's socket is known by where it lies.
+        let asks = gateway.is_some() || !matches!(endpoint, Endpoint::OwnerSocket(_));
+        let nonce = asks.then(fresh_nonce).transpose()?;
         let stream = endpoint.dial(deadline).await?;
-        let mut socket = deadline.run(Stage::Http, upgrade(endpoint, stream)).await?;
+        let mut socket = deadline.run(Stage::Http, upgrade(endpoint, stream, nonce.as_deref())).await?;
 
         let first = deadline.run(Stage::Protocol, next_text(&mut socket, Stage::Protocol)).await?;
         let challenge = handshake::challenge(&first)?;
+        let gateway = challenge.identity(nonce.as_deref(), gateway)?;
         if let Some(key) = device {
             params.sign(key, &challenge.nonce, challenge.ts.unwrap_or_else(now_ms));
         }
@@ -201,10 +210,16 @@ impl Client {
         };
         let (outcome, early) = deadline.run(Stage::Auth, answer).await?;
         let (hello, protocol) = handshake::hello(outcome)?;
-        Ok(Self::start(socket, hello, protocol, early))
+        Ok(Self::start(socket, hello, protocol, gateway, early))
     }
 
-    fn start(socket: Socket, hello: HelloReceived, protocol: Protocol, early: Vec<Event>) -> (Self, Events) {
+    fn start(
+        socket: Socket,
+        hello: HelloReceived,
+        protocol: Protocol,
+        gateway: Option<GatewayId>,
+        early: Vec<Event>,
+    ) -> (Self, Events) {
         let (outgoing, frames) = mpsc::channel(WRITE_QUEUE);
         let (publish, queue) = mpsc::channel(EVENT_QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
@@ -228,7 +243,8 @@ impl Client {
             };
             ended.end(ending);
         });
-        (Self { outgoing, shared, counter: AtomicU64::new(1), task, hello, protocol }, Events { queue, dropped })
+        let client = Self { outgoing, shared, counter: AtomicU64::new(1), task, hello, protocol, gateway };
+        (client, Events { queue, dropped })
     }
 
     /// What the gateway said of itself and of our rights.
@@ -239,6 +255,11 @@ impl Client {
     /// The version whose shapes this connection speaks.
     pub const fn protocol(&self) -> Protocol {
         self.protocol
+    }
+
+    /// Which gateway this is, where it proved it. The real OpenClaw and the owner's socket prove nothing.
+    pub const fn gateway_id(&self) -> Option<&GatewayId> {
+        self.gateway.as_ref()
     }
 
     /// Calls a method and waits for its first answer.
@@ -407,8 +428,15 @@ fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The WebSocket upgrade.
-async fn upgrade(endpoint: &Endpoint, stream: Stream) -> Result<Socket, Error> {
+/// What the gateway is asked to sign.
+fn fresh_nonce() -> Result<String, Error> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).map_err(|error| Error::Identity(format!("no randomness from the system: {error}")))?;
+    Ok(gateway_proof::nonce(&random))
+}
+
+/// The WebSocket upgrade; `nonce` asks the gateway to prove who it is.
+async fn upgrade(endpoint: &Endpoint, stream: Stream, nonce: Option<&str>) -> Result<Socket, Error> {
     let address = match endpoint {
         Endpoint::OwnerSocket(_) | Endpoint::Tunnel { .. } => "ws://localhost/".to_owned(),
         Endpoint::Url { url, .. } => {
@@ -422,7 +450,11 @@ async fn upgrade(endpoint: &Endpoint, stream: Stream) -> Result<Socket, Error> {
         }
     };
     let unusable = |reason: String| Error::Upgrade { reason };
-    let request = address.into_client_request().map_err(|error| unusable(error.to_string()))?;
+    let mut request = address.into_client_request().map_err(|error| unusable(error.to_string()))?;
+    if let Some(nonce) = nonce {
+        let nonce = http::HeaderValue::from_str(nonce).map_err(|error| unusable(error.to_string()))?;
+        request.headers_mut().insert(gateway_proof::HEADER, nonce);
+    }
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .max_message_size(Some(limits::MAX_PAYLOAD_BYTES))

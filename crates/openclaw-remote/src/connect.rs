@@ -136,7 +136,7 @@ pub struct Plan<'a> {
     pub deadline: Deadline,
     /// The gateway that must prove itself before anything is sent; `None` takes whoever answers.
     pub gateway: Option<GatewayId>,
-    /// A one-time token that pairs this device, sent instead of every other credential.
+    /// A one-time token that pairs this device, sent signed by it and instead of every other credential.
     pub bootstrap: Option<Secret>,
 }
 
@@ -157,10 +157,16 @@ struct Attempt {
     no_device_token: bool,
 }
 
+/// Where device tokens of a gateway are kept whose identity is known: it gets them over every path, and nobody else does.
+pub fn token_origin(gateway: &GatewayId) -> String {
+    format!("gateway:{gateway}")
+}
+
 /// Connects as planned.
 ///
 /// # Errors
-/// The last attempt's error. [`Error::Identity`] when the device identity cannot be read or written.
+/// The last attempt's error. [`Error::Identity`] when the device identity cannot be read or written;
+/// [`Error::WrongGateway`] when the gateway had to be a certain one and is not, before anything was sent.
 pub async fn connect(mut plan: Plan<'_>, waiting: &(dyn Fn(Waiting) + Sync)) -> Result<(Client, Events), Error> {
     let (origin, direct) = match plan.endpoint {
         Endpoint::OwnerSocket(_) => (None, true),
@@ -168,8 +174,16 @@ pub async fn connect(mut plan: Plan<'_>, waiting: &(dyn Fn(Waiting) + Sync)) -> 
         Endpoint::Tunnel { origin, .. } => (Some(origin.clone()), true),
         Endpoint::Url { url, pin, .. } => (Some(url.origin()), url.is_loopback() || (url.is_secure() && pin.is_some())),
     };
-    // The owner's socket proves who we are by itself.
-    let device = if origin.is_some() { plan.device } else { DeviceUse::Never };
+    let origin = plan.gateway.as_ref().map(token_origin).filter(|_| origin.is_some()).or(origin);
+    let device = match (&plan.bootstrap, &origin) {
+        (Some(_), _) => DeviceUse::WhenNeeded,
+        (None, Some(_)) => plan.device,
+        // The owner's socket proves who we are by itself.
+        (None, None) => DeviceUse::Never,
+    };
+    if plan.bootstrap.is_some() {
+        (plan.secrets, plan.stored_tokens) = (Secrets::default(), false);
+    }
     let role = plan.params.role.clone();
     let token_origin = origin.as_deref().filter(|_| plan.stored_tokens);
     let stored = |store: &dyn DeviceStore| token_origin.and_then(|origin| store.token(origin, &role));
@@ -206,10 +220,10 @@ pub async fn connect(mut plan: Plan<'_>, waiting: &(dyn Fn(Waiting) + Sync)) -> 
                 .as_ref()
                 .filter(|_| plan.secrets.is_empty() || attempt.both)
                 .map(|held| held.token.clone()),
-            bootstrap_token: None,
+            bootstrap_token: plan.bootstrap.clone(),
         };
         let sent_device_token = params.auth.device_token.is_some();
-        match Client::open(plan.endpoint, params, key.as_ref(), plan.deadline).await {
+        match Client::open(plan.endpoint, params, key.as_ref(), plan.deadline, plan.gateway.as_ref()).await {
             Ok((client, events)) => {
                 let granted = client.hello().auth.as_ref();
                 if let (Some(origin), Some(auth), true) = (&origin, granted, key.is_some())

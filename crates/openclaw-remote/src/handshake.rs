@@ -1,6 +1,9 @@
 //! The client's half of the handshake as pure functions: what a frame means, what to send next. No sockets, no clock.
 
-use openclaw_protocol::{ErrorShape, Protocol, event::CONNECT_CHALLENGE, frame::StateVersion, hello::HelloReceived};
+use openclaw_protocol::{
+    ErrorShape, GatewayId, Protocol, event::CONNECT_CHALLENGE, frame::StateVersion, gateway_proof::GatewayProof,
+    hello::HelloReceived,
+};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
@@ -12,6 +15,25 @@ pub struct Challenge {
     pub nonce: String,
     /// The gateway's clock, ms since the epoch; device signatures carry it so that skewed clocks do not matter.
     pub ts: Option<i64>,
+    /// Which gateway it says it is, for those that asked.
+    pub proof: Option<GatewayProof>,
+}
+
+impl Challenge {
+    /// Who answered: the identity proved over `nonce`, which this client sent with its upgrade. A gateway that knows no
+    /// proof, and a proof that does not hold, are nobody.
+    ///
+    /// # Errors
+    /// [`Error::WrongGateway`] when it has to be `expected` and is not. Nothing may be sent then.
+    pub fn identity(&self, nonce: Option<&str>, expected: Option<&GatewayId>) -> Result<Option<GatewayId>, Error> {
+        let shown = nonce.zip(self.proof.as_ref()).and_then(|(nonce, proof)| proof.verify(nonce, &self.nonce));
+        match expected {
+            Some(expected) if shown.as_ref() != Some(expected) => {
+                Err(Error::WrongGateway { expected: expected.clone(), shown })
+            }
+            _ => Ok(shown),
+        }
+    }
 }
 
 /// An event as received.
@@ -88,7 +110,8 @@ pub fn challenge(text: &str) -> Result<Challenge, Error> {
             if nonce.is_empty() || nonce.len() > 256 {
                 return Err(not_a_gateway("the gateway sent a challenge without a nonce"));
             }
-            Ok(Challenge { nonce: nonce.to_owned(), ts: event.payload.get("ts").and_then(Value::as_i64) })
+            let proof = event.payload.get("gateway").and_then(|proof| GatewayProof::deserialize(proof).ok());
+            Ok(Challenge { nonce: nonce.to_owned(), ts: event.payload.get("ts").and_then(Value::as_i64), proof })
         }
         _ => Err(not_a_gateway("a WebSocket answered, but it is not an OpenClaw gateway")),
     }
@@ -141,9 +164,51 @@ mod tests {
         let v3 = r#"{"type":"event","event":"connect.challenge","payload":{"nonce":"0c9297b8-e00a-46b7-9bac-2f5b5ce64bb0","ts":1795230601252}}"#;
         assert_eq!(
             challenge(v4).expect("challenge"),
-            Challenge { nonce: "0ba0a5a0-a6b5-4a65-8ed4-e19f3798f77b".into(), ts: Some(1_795_229_493_111) }
+            Challenge {
+                nonce: "0ba0a5a0-a6b5-4a65-8ed4-e19f3798f77b".into(),
+                ts: Some(1_795_229_493_111),
+                proof: None
+            }
         );
         assert_eq!(challenge(v3).expect("challenge").ts, Some(1_795_230_601_252));
+    }
+
+    #[test]
+    fn who_answered() {
+        use openclaw_protocol::{DeviceKey, gateway_proof};
+        let (ours, theirs) = (DeviceKey::from_seed(&[1; 32]), DeviceKey::from_seed(&[2; 32]));
+        let (nonce, earlier) = (gateway_proof::nonce(&[3; 32]), gateway_proof::nonce(&[4; 32]));
+        let id = |key: &DeviceKey| GatewayId::of(key.id());
+        let signed = |key: &DeviceKey, nonce: &str| GatewayProof::sign(key, nonce, "n").expect("a nonce");
+        let (good, other) = (signed(&ours, &nonce), signed(&theirs, &nonce));
+        // The proof that came, what it shows, and whether it will do for a client that expects `ours`.
+        let rows = [
+            (Some(json!(good)), Some(id(&ours)), true),
+            (Some(json!(other)), Some(id(&theirs)), false),
+            (Some(json!(signed(&ours, &earlier))), None, false),
+            (Some(json!({"publicKey": ours.public().to_wire(), "signature": other.signature})), None, false),
+            (Some(json!({"publicKey": ours.public().to_wire()})), None, false),
+            (Some(json!("yes")), None, false),
+            (None, None, false),
+        ];
+        for (proof, shown, will_do) in rows {
+            let mut payload = json!({"nonce": "n", "ts": 1});
+            if let Some(proof) = proof {
+                payload["gateway"] = proof;
+            }
+            let frame = json!({"type": "event", "event": "connect.challenge", "payload": payload}).to_string();
+            let challenge = challenge(&frame).expect("a challenge");
+            assert_eq!(challenge.identity(Some(&nonce), None).expect("anybody"), shown, "{frame}");
+            let checked = challenge.identity(Some(&nonce), Some(&id(&ours)));
+            match checked {
+                Ok(identity) => assert!(will_do && identity == Some(id(&ours)), "{frame}"),
+                Err(Error::WrongGateway { expected, shown: instead }) => {
+                    assert!(!will_do && expected == id(&ours) && instead == shown, "{frame}");
+                }
+                Err(error) => panic!("{error}"),
+            }
+            assert!(challenge.identity(None, Some(&id(&ours))).is_err(), "nothing was asked, so nothing is proved");
+        }
     }
 
     #[test]

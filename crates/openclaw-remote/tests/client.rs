@@ -32,7 +32,7 @@ async fn a_request_and_its_answer() {
     });
     let mut params = params();
     params.auth.token = Some(Secret::new("T"));
-    let (client, mut events) = Client::open(&endpoint, params, None, soon()).await.expect("hello");
+    let (client, mut events) = Client::open(&endpoint, params, None, soon(), None).await.expect("hello");
     assert_eq!((client.protocol(), client.hello().server.version.as_str()), (Protocol::V4, "2026.9.6"));
     let (health, heartbeat) =
         tokio::join!(client.call("health", None, LIMIT), client.call("last-heartbeat", Some(json!({})), LIMIT));
@@ -53,7 +53,7 @@ async fn the_device_signs_the_challenge() {
     let (listener, endpoint) = listen().await;
     let gateway = tokio::spawn(async move { Peer::accept(&listener).await.hello(3, &[]).await });
     let key = DeviceKey::from_seed(&[7; 32]);
-    let (client, _) = Client::open(&endpoint, params(), Some(&key), soon()).await.expect("hello");
+    let (client, _) = Client::open(&endpoint, params(), Some(&key), soon(), None).await.expect("hello");
     assert_eq!(client.protocol(), Protocol::V3);
     let connect = gateway.await.expect("gateway");
     let parsed = ConnectParams::parse(&connect["params"]).expect("valid connect");
@@ -77,7 +77,7 @@ async fn a_method_that_answers_twice() {
         }
         peer.maybe_request().await
     });
-    let (client, _) = Client::open(&endpoint, params(), None, soon()).await.expect("hello");
+    let (client, _) = Client::open(&endpoint, params(), None, soon(), None).await.expect("hello");
     let last = client.call_final("agent", Some(json!({})), LIMIT).await.expect("final");
     assert_eq!(last["status"], "ok");
     let first = client.call("agent", Some(json!({})), LIMIT).await.expect("first");
@@ -95,7 +95,7 @@ async fn refusal(error: Value, code: u16) -> Error {
         peer.refuse(&connect, error).await;
         peer.close(code, &reason).await;
     });
-    Client::open(&endpoint, params(), None, soon()).await.err().expect("a refusal")
+    Client::open(&endpoint, params(), None, soon(), None).await.err().expect("a refusal")
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn a_close_without_an_answer() {
             peer.request().await;
             peer.close(code, reason).await;
         });
-        let error = Client::open(&endpoint, params(), None, soon()).await.err().expect("closed");
+        let error = Client::open(&endpoint, params(), None, soon(), None).await.err().expect("closed");
         assert_eq!(error.exit_code(), exit, "{code} {reason}: {error}");
     }
 }
@@ -161,7 +161,7 @@ async fn peers_that_are_no_gateway() {
             let _ = stream.read(&mut request).await;
             let _ = stream.write_all(answer.as_bytes()).await;
         });
-        let error = Client::open(&endpoint, params(), None, soon()).await.err().expect("no gateway");
+        let error = Client::open(&endpoint, params(), None, soon(), None).await.err().expect("no gateway");
         assert_eq!((error.stage(), error.exit_code()), (Stage::Http, 13), "{answer}: {error}");
         if let Some(expected) = expected {
             assert!(matches!(error, Error::Http { status, .. } if status == expected), "{error:?}");
@@ -183,7 +183,7 @@ async fn p_90_redirects_are_not_followed() {
             let _ = stream.read(&mut vec![0; 4096]).await;
             let _ = stream.write_all(format!("HTTP/1.1 {status}\r\nLocation: ws://{target}/\r\n\r\n").as_bytes()).await;
         });
-        let error = Client::open(&endpoint, params(), None, soon()).await.err().expect("no gateway");
+        let error = Client::open(&endpoint, params(), None, soon(), None).await.err().expect("no gateway");
         assert!(matches!(error, Error::Http { status: 301 | 302 | 307, .. }), "{error:?}");
     }
     let visit = tokio::time::timeout(Duration::from_millis(20), elsewhere.accept()).await;
@@ -195,7 +195,7 @@ async fn the_deadline_names_the_stage() {
     // Accepts and says nothing: the upgrade never ends.
     let (listener, endpoint) = listen().await;
     let silent = tokio::spawn(async move { (listener.accept().await.expect("accept"), listener) });
-    let error = Client::open(&endpoint, params(), None, Deadline::after(Duration::from_secs(3))).await.err();
+    let error = Client::open(&endpoint, params(), None, Deadline::after(Duration::from_secs(3)), None).await.err();
     assert!(matches!(error, Some(Error::Timeout { stage: Stage::Http, .. })), "{error:?}");
     assert_eq!(error.map(|error| error.exit_code()), Some(18));
     drop(silent);
@@ -203,7 +203,7 @@ async fn the_deadline_names_the_stage() {
     // Upgrades and sends no challenge.
     let (listener, endpoint) = listen().await;
     let silent = tokio::spawn(async move { Peer::accept(&listener).await.maybe_request().await });
-    let error = Client::open(&endpoint, params(), None, Deadline::after(Duration::from_secs(3))).await.err();
+    let error = Client::open(&endpoint, params(), None, Deadline::after(Duration::from_secs(3)), None).await.err();
     assert!(matches!(error, Some(Error::Timeout { stage: Stage::Protocol, .. })), "{error:?}");
     drop(silent);
 }
@@ -219,7 +219,7 @@ async fn missing_sequence_numbers_are_reported() {
         }
         peer.maybe_request().await
     });
-    let (_client, mut events) = Client::open(&endpoint, params(), None, soon()).await.expect("hello");
+    let (_client, mut events) = Client::open(&endpoint, params(), None, soon(), None).await.expect("hello");
     let mut seen = Vec::new();
     while seen.len() < 4 {
         seen.push(match events.next().await.expect("more") {
@@ -240,7 +240,7 @@ async fn a_v3_connection_may_start_at_any_number() {
         peer.send(json!({"type":"event","event":"health","payload":{},"seq":21})).await;
         peer.maybe_request().await
     });
-    let (_client, mut events) = Client::open(&endpoint, params(), None, soon()).await.expect("hello");
+    let (_client, mut events) = Client::open(&endpoint, params(), None, soon(), None).await.expect("hello");
     assert!(matches!(events.next().await, Some(Notice::Event(event)) if event.seq == Some(21)));
 }
 
@@ -253,7 +253,7 @@ async fn a_closing_gateway_fails_what_waits_and_what_comes_after() {
         peer.request().await;
         peer.close(1012, "service restart").await;
     });
-    let (client, mut events) = Client::open(&endpoint, params(), None, soon()).await.expect("hello");
+    let (client, mut events) = Client::open(&endpoint, params(), None, soon(), None).await.expect("hello");
     for _ in 0..2 {
         let error = client.call("health", None, LIMIT).await.expect_err("closed");
         assert!(
@@ -273,7 +273,7 @@ async fn silence_longer_than_two_ticks_ends_the_connection() {
         peer.hello(4, &[]).await;
         peer.maybe_request().await
     });
-    let (client, mut events) = Client::open(&endpoint, params(), None, soon()).await.expect("hello");
+    let (client, mut events) = Client::open(&endpoint, params(), None, soon(), None).await.expect("hello");
     let before = tokio::time::Instant::now();
     assert_eq!(events.next().await, None);
     assert_eq!(before.elapsed().as_secs(), 60);
@@ -315,7 +315,7 @@ fn wss(port: u16, pin: Option<Fingerprint>) -> Endpoint {
 #[tokio::test]
 async fn p_88_the_right_pin_connects() {
     let (port, pin, gateway) = tls_gateway().await;
-    let (client, _) = Client::open(&wss(port, Some(pin)), params(), None, soon()).await.expect("hello over TLS");
+    let (client, _) = Client::open(&wss(port, Some(pin)), params(), None, soon(), None).await.expect("hello over TLS");
     assert_eq!(client.hello().protocol, 4);
     assert!(gateway.await.expect("gateway") > 0);
 }
@@ -324,7 +324,7 @@ async fn p_88_the_right_pin_connects() {
 async fn p_88_a_wrong_pin_sends_nothing_and_shows_both() {
     let (port, shown, gateway) = tls_gateway().await;
     let pinned = Fingerprint::of(b"another certificate");
-    let error = Client::open(&wss(port, Some(pinned)), params(), None, soon()).await.err().expect("refused");
+    let error = Client::open(&wss(port, Some(pinned)), params(), None, soon(), None).await.err().expect("refused");
     let Error::Tls { source: TlsFailure::Pin(mismatch), .. } = &error else { panic!("{error:?}") };
     assert_eq!((mismatch.pinned, mismatch.shown), (pinned, shown));
     assert!(mismatch.to_string().contains(&pinned.to_string()) && mismatch.to_string().contains(&shown.to_string()));
@@ -335,7 +335,7 @@ async fn p_88_a_wrong_pin_sends_nothing_and_shows_both() {
 #[tokio::test]
 async fn s_153_a_self_signed_gateway_needs_a_pin() {
     let (port, _, gateway) = tls_gateway().await;
-    let error = Client::open(&wss(port, None), params(), None, soon()).await.err().expect("refused");
+    let error = Client::open(&wss(port, None), params(), None, soon(), None).await.err().expect("refused");
     assert!(matches!(&error, Error::Tls { source: TlsFailure::Untrusted(_), .. }), "{error:?}");
     assert_eq!(gateway.await.expect("gateway"), 0);
 }
@@ -346,7 +346,10 @@ async fn the_owners_socket() {
     let path = dir.path().join("gateway.sock");
     let endpoint = Endpoint::OwnerSocket(path.clone());
     assert!(!openclaw_remote::dial::is_owner_socket(&path));
-    assert_eq!(Client::open(&endpoint, params(), None, soon()).await.err().map(|error| error.exit_code()), Some(11));
+    assert_eq!(
+        Client::open(&endpoint, params(), None, soon(), None).await.err().map(|error| error.exit_code()),
+        Some(11)
+    );
 
     let listener = tokio::net::UnixListener::bind(&path).expect("bind");
     assert!(openclaw_remote::dial::is_owner_socket(&path));
@@ -358,12 +361,12 @@ async fn the_owners_socket() {
         peer.answer(&request, json!({"ok": true})).await;
         peer.maybe_request().await
     });
-    let (client, _) = Client::open(&endpoint, params(), None, soon()).await.expect("hello");
+    let (client, _) = Client::open(&endpoint, params(), None, soon(), None).await.expect("hello");
     assert_eq!(client.call("health", None, LIMIT).await.expect("health")["ok"], true);
 
     // A plain file in its place is not dialled.
     let file = dir.path().join("not-a-socket");
     std::fs::write(&file, "").expect("file");
-    let error = Client::open(&Endpoint::OwnerSocket(file), params(), None, soon()).await.err().expect("refused");
+    let error = Client::open(&Endpoint::OwnerSocket(file), params(), None, soon(), None).await.err().expect("refused");
     assert_eq!(error.exit_code(), 11);
 }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::{HeaderMap, header};
+use openclaw_protocol::gateway_proof;
 
 /// The other end of an accepted socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +136,8 @@ pub struct Evidence {
     pub forwarded: bool,
     /// Forwarding headers came from a peer that is not a declared proxy, or could not be read.
     pub unattributable: bool,
+    /// What this gateway is asked to sign, to show which one it is. No evidence of who the caller is.
+    pub proof_nonce: Option<String>,
 }
 
 impl Evidence {
@@ -144,7 +147,16 @@ impl Evidence {
         let host = single(headers, header::HOST.as_str()).map(str::to_ascii_lowercase);
         let host = host.filter(|host| split_authority(host).is_some());
         let origin = Origin::of(headers);
-        let mut evidence = Self { peer, address: None, origin, host, forwarded: false, unattributable: false };
+        let proof_nonce = single(headers, gateway_proof::HEADER).filter(|nonce| gateway_proof::is_nonce(nonce));
+        let mut evidence = Self {
+            peer,
+            address: None,
+            origin,
+            host,
+            forwarded: false,
+            unattributable: false,
+            proof_nonce: proof_nonce.map(str::to_owned),
+        };
         match peer {
             Peer::Owner => evidence.unattributable = forwarding,
             Peer::Tcp(socket) => {

@@ -4,12 +4,13 @@
 use std::{sync::Arc, time::Duration};
 
 use openclaw_protocol::{
-    CloseReason, DeviceId, ErrorShape, Protocol, PublicKey, Role, ScopeSet,
+    CloseReason, DeviceId, DeviceKey, ErrorShape, Protocol, PublicKey, Role, ScopeSet,
     connect::ConnectParams,
     device::verify_proof,
     error::Refusal,
     event::CONNECT_CHALLENGE,
     frame::{EventHead, FrameError, error_response, event_tail, ok_response, parse_request},
+    gateway_proof::GatewayProof,
     hello::{AdminSnapshot, AuthMethod, HelloAuth, HelloOk, HelloPolicy, ServerInfo, Snapshot, scope_names},
 };
 use serde_json::{Value, json};
@@ -44,10 +45,14 @@ impl Challenge {
         Self { nonce: uuid::Uuid::new_v4().to_string(), ts: now_ms }
     }
 
-    /// The `connect.challenge` event. Capabilities are left out: the only one known makes the Control UI send a field we
-    /// would ignore.
-    pub fn frame(&self) -> Vec<u8> {
-        let payload = json!({"nonce": self.nonce, "ts": self.ts}).to_string();
+    /// The `connect.challenge` event, with the proof of who we are for a client that asked. Capabilities are left out: the
+    /// only one known makes the Control UI send a field we would ignore.
+    pub fn frame(&self, identity: &DeviceKey, asked: Option<&str>) -> Vec<u8> {
+        let mut payload = json!({"nonce": self.nonce, "ts": self.ts});
+        if let Some(proof) = asked.and_then(|nonce| GatewayProof::sign(identity, nonce, &self.nonce)) {
+            payload["gateway"] = json!(proof);
+        }
+        let payload = payload.to_string();
         let mut frame = EventHead::new(CONNECT_CHALLENGE, payload.as_bytes()).bytes().to_vec();
         frame.extend_from_slice(event_tail(None, None).as_bytes());
         frame
@@ -536,5 +541,31 @@ struct HeldGuess<'a> {
 impl Drop for HeldGuess<'_> {
     fn drop(&mut self) {
         self.gateway.limiter(|limiter| limiter.finish(self.class, &self.key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openclaw_protocol::{GatewayId, gateway_proof};
+
+    use super::*;
+
+    #[test]
+    fn who_asks_is_told_who_answers_and_nobody_else_sees_a_difference() {
+        let key = DeviceKey::from_seed(&[7; 32]);
+        let challenge = Challenge { nonce: "0ba0a5a0-a6b5-4a65-8ed4-e19f3798f77b".into(), ts: 1_795_229_493_111 };
+        // captures/cli-health, without the capabilities
+        let plain = r#"{"type":"event","event":"connect.challenge","payload":{"nonce":"0ba0a5a0-a6b5-4a65-8ed4-e19f3798f77b","ts":1795229493111}}"#;
+        for asked in [None, Some("x"), Some("")] {
+            assert_eq!(challenge.frame(&key, asked), plain.as_bytes(), "{asked:?}");
+        }
+        let nonce = gateway_proof::nonce(&[9; 32]);
+        let frame: Value = serde_json::from_slice(&challenge.frame(&key, Some(&nonce))).expect("JSON");
+        let proof: GatewayProof = serde_json::from_value(frame["payload"]["gateway"].clone()).expect("a proof");
+        assert_eq!(proof.verify(&nonce, &challenge.nonce), Some(GatewayId::of(key.id())));
+        assert_eq!(
+            (&frame["payload"]["nonce"], &frame["payload"]["ts"]),
+            (&json!(challenge.nonce), &json!(challenge.ts))
+        );
     }
 }

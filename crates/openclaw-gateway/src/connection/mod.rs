@@ -156,7 +156,7 @@ pub async fn run(
 ) {
     let mut link = Link::new(stream, unsent);
     let challenge = handshake::Challenge::new(now_ms());
-    ws::push_text(&mut link.out, &[&challenge.frame()]);
+    ws::push_text(&mut link.out, &[&challenge.frame(&gateway.identity, evidence.proof_nonce.as_deref())]);
     if let Err(reason) = link.feed(&early) {
         return link.close(&reason).await;
     }

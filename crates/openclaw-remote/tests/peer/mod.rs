@@ -2,7 +2,11 @@
 #![allow(dead_code)]
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use openclaw_protocol::connect::{ClientInfo, ConnectParams};
+use openclaw_protocol::{
+    DeviceKey,
+    connect::{ClientInfo, ConnectParams},
+    gateway_proof::{GatewayProof, HEADER},
+};
 use openclaw_remote::{Deadline, Endpoint, GatewayUrl};
 use serde_json::{Value, json};
 use std::{borrow::Cow, time::Duration};
@@ -11,14 +15,20 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 use tokio_tungstenite::{
-    WebSocketStream, accept_async,
-    tungstenite::{Message, protocol::CloseFrame},
+    WebSocketStream, accept_hdr_async,
+    tungstenite::{
+        Message,
+        handshake::server::{ErrorResponse, Request, Response},
+        protocol::CloseFrame,
+    },
 };
 
 pub const NONCE: &str = "0ba0a5a0-a6b5-4a65-8ed4-e19f3798f77b";
 
 pub struct Peer<S = TcpStream> {
     pub socket: WebSocketStream<S>,
+    /// What the client asked the gateway to sign.
+    pub asked: Option<String>,
 }
 
 pub async fn listen() -> (TcpListener, Endpoint) {
@@ -66,7 +76,14 @@ impl Peer<TcpStream> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
     pub async fn over(stream: S) -> Self {
-        Self { socket: accept_async(stream).await.expect("upgrade") }
+        let mut asked = None;
+        #[allow(clippy::result_large_err)] // the library's type
+        let look = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
+            asked = request.headers().get(HEADER).map(|nonce| nonce.to_str().expect("text").to_owned());
+            Ok(response)
+        };
+        let socket = accept_hdr_async(stream, look).await.expect("upgrade");
+        Self { socket, asked }
     }
 
     pub async fn send(&mut self, frame: Value) {
@@ -77,6 +94,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
     pub async fn challenge(&mut self) {
         self.send(json!({"type":"event","event":"connect.challenge","payload":{"nonce":NONCE,"ts":1795229493111_i64}}))
             .await;
+    }
+
+    /// A challenge with the proof of `key`, over `asked` instead of what was asked if given.
+    pub async fn proven_challenge(&mut self, key: &DeviceKey, asked: Option<&str>) {
+        let asked = asked.or(self.asked.as_deref()).expect("a nonce");
+        let proof = GatewayProof::sign(key, asked, NONCE).expect("a nonce of ours");
+        let payload = json!({"nonce": NONCE, "ts": 1795229493111_i64, "gateway": proof});
+        self.send(json!({"type":"event","event":"connect.challenge","payload":payload})).await;
     }
 
     /// The next request; panics when the client goes away instead.
