@@ -21,6 +21,7 @@ pub mod schema;
 pub mod secret_ref;
 pub mod settings;
 pub mod source;
+pub mod tls;
 pub mod write;
 
 pub use connections::{Connection, ConnectionName, Connections};
@@ -33,3 +34,4 @@ pub use schema::{Issue, Reload, Validation};
 pub use secret_ref::{SecretContext, SecretError, SecretInput, SecretRef};
 pub use settings::{ServerSettings, SettingsError, effective_server, generated_token};
 pub use source::{Source, Sourced};
+pub use tls::{Certificate, TlsFiles};

@@ -18,7 +18,7 @@ use crate::{
     connect::Secrets,
     dial::{Endpoint, is_owner_socket},
     remedy::Place,
-    tls::{BadFingerprint, Fingerprint},
+    tls::{self, BadFingerprint, Fingerprint},
     url::{GatewayUrl, UrlError},
 };
 
@@ -124,7 +124,7 @@ impl Target {
         };
         let url = GatewayUrl::parse(&text).map_err(|error| TargetError::Url { from: source, error })?;
         Ok(Self {
-            pin: pin(&url, source, config)?,
+            pin: pin(&url, source, config, context)?,
             place: place(&url, source, config),
             local_port: LocalPort { value: url.port(), source: String::new() },
             allow_private_names: context.env.process_flag(env::OPENCLAW_ALLOW_INSECURE_PRIVATE_WS),
@@ -187,8 +187,17 @@ fn local_port(flags: &ClientFlags, config: &GatewayConfig, context: SecretContex
     LocalPort { value: chosen.value, source: chosen.source.to_string() }
 }
 
-/// The pin belongs to `gateway.remote.url`: another origin has another certificate.
-fn pin(url: &GatewayUrl, source: UrlSource, config: &GatewayConfig) -> Result<Option<Fingerprint>, TargetError> {
+/// The pin belongs to `gateway.remote.url`: another origin has another certificate. The gateway of this machine is known
+/// by its certificate file.
+fn pin(
+    url: &GatewayUrl,
+    source: UrlSource,
+    config: &GatewayConfig,
+    context: SecretContext<'_>,
+) -> Result<Option<Fingerprint>, TargetError> {
+    if source == UrlSource::LocalLoopback {
+        return Ok(tls::local_pin(config, context.paths));
+    }
     let Some(text) = &config.remote.tls_fingerprint else { return Ok(None) };
     let configured = config.remote.url.as_deref().and_then(|text| GatewayUrl::parse(text).ok());
     let same = source == UrlSource::RemoteConfig || configured.is_some_and(|remote| remote.origin() == url.origin());

@@ -1,87 +1,80 @@
-//! TLS to a gateway: the system's trust, or a pinned certificate.
+//! TLS to a gateway: the system's trust, or a pinned certificate or key.
 //!
-//! A pin is the SHA-256 of the leaf certificate. It replaces the system's trust and needs no host-name match, and it is
-//! only ever taken from the owner's configuration, never from the peer.
+//! A pin is the SHA-256 of the leaf certificate, or of the public key in it. It replaces the system's trust and needs no
+//! host-name match, no date and no authority, and it is only ever taken from the owner's configuration, never from the
+//! peer.
 
-use std::{fmt, io, str::FromStr, sync::Arc};
+use std::{fmt, io, sync::Arc};
 
+use openclaw_config::{Certificate, GatewayConfig, Paths, TlsFiles};
+pub use openclaw_protocol::fingerprint::{BadFingerprint, Fingerprint, Pinned};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error as RustlsError, OtherError, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error as RustlsError, InvalidMessage, OtherError,
+    SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
+    server::ParsedCertificate,
 };
-use sha2::{Digest as _, Sha256};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use openclaw_protocol::secret::hex;
-
-/// SHA-256 of a certificate in DER form.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Fingerprint([u8; 32]);
-
-/// A text that is not a SHA-256 fingerprint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a TLS fingerprint is 64 hex digits, optionally in pairs with colons and after `sha256:`")]
-pub struct BadFingerprint;
-
-impl Fingerprint {
-    pub fn of(certificate: &[u8]) -> Self {
-        Self(Sha256::digest(certificate).into())
+/// What the gateway of this machine will show: the pin of the key in its certificate file, which stays the same while a
+/// renewal is being taken. `None` without `gateway.tls`, and where the file is missing or unreadable: then the system's
+/// trust decides, as for any other gateway.
+pub fn local_pin(config: &GatewayConfig, paths: &Paths) -> Option<Fingerprint> {
+    if !config.tls.enabled {
+        return None;
     }
-}
-
-impl FromStr for Fingerprint {
-    type Err = BadFingerprint;
-
-    /// Accepts 64 hex digits, or 32 pairs with colons, with an optional `sha256:` in any case.
-    fn from_str(text: &str) -> Result<Self, BadFingerprint> {
-        let text = text.trim();
-        let digits = match text.get(..7) {
-            Some(prefix) if prefix.eq_ignore_ascii_case("sha256:") => &text[7..],
-            _ => text,
-        };
-        let pairs: Vec<&[u8]> = if digits.contains(':') {
-            digits.split(':').map(str::as_bytes).collect()
-        } else {
-            digits.as_bytes().chunks(2).collect()
-        };
-        let mut bytes = [0; 32];
-        if pairs.len() != bytes.len() {
-            return Err(BadFingerprint);
+    match Certificate::read(&TlsFiles::of(config, paths).certificate) {
+        Ok(certificate) => Some(certificate.key_fingerprint),
+        Err(error) => {
+            tracing::debug!("no pin for the gateway of this machine: {error}");
+            None
         }
-        for (byte, pair) in bytes.iter_mut().zip(pairs) {
-            let digit = |c: u8| (c as char).to_digit(16).and_then(|d| u8::try_from(d).ok());
-            *byte = match *pair {
-                [high, low] => digit(high).zip(digit(low)).map(|(high, low)| high << 4 | low).ok_or(BadFingerprint)?,
-                _ => return Err(BadFingerprint),
-            };
-        }
-        Ok(Self(bytes))
     }
 }
 
-/// 64 lower-case hex digits, the form that is stored and advertised.
-impl fmt::Display for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
-    }
-}
-
-impl fmt::Debug for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Fingerprint({self})")
-    }
-}
-
-/// The peer showed another certificate than the pinned one. Nothing was sent to it.
+/// The peer showed another certificate or key than the pinned one. Nothing was sent to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the certificate's fingerprint is {shown}, not the pinned {pinned}")]
+#[error("the {}'s fingerprint is {shown}, not the pinned {pinned}", what(pinned.of))]
 pub struct PinMismatch {
     pub pinned: Fingerprint,
+    /// Of the same kind as `pinned`.
     pub shown: Fingerprint,
 }
+
+const fn what(pinned: Pinned) -> &'static str {
+    match pinned {
+        Pinned::Certificate => "certificate",
+        Pinned::Key => "key",
+    }
+}
+
+/// A certificate this machine has no reason to trust. Nothing was sent to its owner.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Untrusted {
+    pub reason: CertificateError,
+    /// Something to compare with what the gateway's owner says; never learned by itself.
+    pub shown: Fingerprint,
+}
+
+impl fmt::Display for Untrusted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use CertificateError as C;
+        f.write_str("the certificate is not trusted: ")?;
+        match &self.reason {
+            C::UnknownIssuer => f.write_str("no authority known to this machine has issued it"),
+            C::Expired | C::ExpiredContext { .. } => f.write_str("it has expired"),
+            C::NotValidYet | C::NotValidYetContext { .. } => f.write_str("it is not valid yet"),
+            C::NotValidForName | C::NotValidForNameContext { .. } => f.write_str("it is for another name"),
+            other => write!(f, "{other}"),
+        }?;
+        write!(f, "; its fingerprint is {}", self.shown)
+    }
+}
+
+impl std::error::Error for Untrusted {}
 
 /// Why TLS did not come up.
 #[derive(Debug, thiserror::Error)]
@@ -89,9 +82,15 @@ pub enum TlsFailure {
     #[error(transparent)]
     Pin(#[from] PinMismatch),
     /// The system does not trust the certificate, or it is for another name, or out of date.
-    #[error("the certificate is not trusted ({0})")]
-    Untrusted(CertificateError),
-    /// The peer does not speak TLS, or no version or cipher is shared.
+    #[error(transparent)]
+    Untrusted(#[from] Untrusted),
+    /// The URL says TLS and the peer answered in the clear.
+    #[error("whoever answered does not speak TLS")]
+    NotTls,
+    /// The URL says no TLS and the gateway wants it.
+    #[error("the gateway speaks TLS there, and the URL says ws://")]
+    Wanted,
+    /// No version or cipher is shared, or the peer hung up.
     #[error("the TLS handshake failed ({0})")]
     Handshake(String),
     /// The system's trust store cannot be read.
@@ -103,19 +102,20 @@ pub enum TlsFailure {
 ///
 /// # Errors
 /// See [`TlsFailure`]. With a pin, a mismatch is found before any application byte is sent.
-pub async fn connect(
-    stream: TcpStream,
+pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
     server: ServerName<'static>,
     pin: Option<Fingerprint>,
-) -> Result<TlsStream<TcpStream>, TlsFailure> {
+) -> Result<TlsStream<S>, TlsFailure> {
     let provider = Arc::new(ring::default_provider());
-    let verifier: Arc<dyn ServerCertVerifier> = match pin {
-        Some(pinned) => Arc::new(PinVerifier { pinned, provider: Arc::clone(&provider) }),
+    let trust = match pin {
+        Some(pinned) => Trust::Pin(pinned),
         None => {
             let system = rustls_platform_verifier::Verifier::new(Arc::clone(&provider));
-            Arc::new(system.map_err(|error| TlsFailure::Store(error.to_string()))?)
+            Trust::System(system.map_err(|error| TlsFailure::Store(error.to_string()))?)
         }
     };
+    let verifier = Arc::new(Verifier { trust, provider: Arc::clone(&provider) });
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsFailure::Handshake(error.to_string()))?
@@ -131,40 +131,65 @@ fn failure(error: &io::Error) -> TlsFailure {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<RustlsError>());
     match inner {
         Some(RustlsError::InvalidCertificate(CertificateError::Other(OtherError(other)))) => {
-            match other.downcast_ref::<PinMismatch>() {
-                Some(mismatch) => TlsFailure::Pin(*mismatch),
-                None => TlsFailure::Untrusted(CertificateError::Other(OtherError(Arc::clone(other)))),
+            let (pin, trust) = (other.downcast_ref::<PinMismatch>(), other.downcast_ref::<Untrusted>());
+            match (pin, trust) {
+                (Some(mismatch), _) => TlsFailure::Pin(*mismatch),
+                (None, Some(untrusted)) => TlsFailure::Untrusted(untrusted.clone()),
+                (None, None) => TlsFailure::Handshake(other.to_string()),
             }
         }
-        Some(RustlsError::InvalidCertificate(reason)) => TlsFailure::Untrusted(reason.clone()),
+        Some(RustlsError::InvalidMessage(
+            InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
+        )) => TlsFailure::NotTls,
         Some(other) => TlsFailure::Handshake(other.to_string()),
         None => TlsFailure::Handshake(error.to_string()),
     }
 }
 
-/// Accepts exactly one certificate. The signatures of the handshake are still checked: without them the peer would
+/// Whom to believe.
+#[derive(Debug)]
+enum Trust {
+    /// Exactly one certificate or key.
+    Pin(Fingerprint),
+    System(rustls_platform_verifier::Verifier),
+}
+
+/// Decides about the certificate. The signatures of the handshake are checked in any case: without them the peer would
 /// not have to own the key of the certificate it shows.
 #[derive(Debug)]
-struct PinVerifier {
-    pinned: Fingerprint,
+struct Verifier {
+    trust: Trust,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for PinVerifier {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
     ) -> Result<ServerCertVerified, RustlsError> {
-        let shown = Fingerprint::of(leaf);
-        if shown == self.pinned {
-            return Ok(ServerCertVerified::assertion());
+        let refused = |why: OtherError| RustlsError::InvalidCertificate(CertificateError::Other(why));
+        match &self.trust {
+            Trust::Pin(pinned) => {
+                let shown = match pinned.of {
+                    Pinned::Certificate => Fingerprint::of(leaf),
+                    Pinned::Key => Fingerprint::of_key(&ParsedCertificate::try_from(leaf)?.subject_public_key_info()),
+                };
+                if shown == *pinned {
+                    return Ok(ServerCertVerified::assertion());
+                }
+                Err(refused(OtherError(Arc::new(PinMismatch { pinned: *pinned, shown }))))
+            }
+            Trust::System(system) => match system.verify_server_cert(leaf, intermediates, name, ocsp, now) {
+                Err(RustlsError::InvalidCertificate(reason)) => {
+                    Err(refused(OtherError(Arc::new(Untrusted { reason, shown: Fingerprint::of(leaf) }))))
+                }
+                other => other,
+            },
         }
-        let mismatch = PinMismatch { pinned: self.pinned, shown };
-        Err(RustlsError::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(mismatch)))))
     }
 
     fn verify_tls12_signature(
@@ -193,25 +218,30 @@ impl ServerCertVerifier for PinVerifier {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use openclaw_config::{Document, Env, Profile};
 
     #[test]
-    fn accepted_fingerprints() {
-        // SHA-256 of the empty string.
-        let plain = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        let colons = plain.as_bytes().chunks(2).map(|pair| String::from_utf8_lossy(pair).to_uppercase());
-        let colons = colons.collect::<Vec<_>>().join(":");
-        for text in [
-            plain.to_owned(),
-            plain.to_uppercase(),
-            format!("sha256:{plain}"),
-            format!("SHA256:{colons}"),
-            format!(" {colons}\n"),
-        ] {
-            assert_eq!(text.parse::<Fingerprint>(), Ok(Fingerprint::of(b"")), "{text}");
-        }
-        assert_eq!(Fingerprint::of(b"").to_string(), plain);
-        for text in ["", "sha256:", &plain[1..], &format!("{plain}00"), &plain.replace('e', "g"), "sha1:00", "é"] {
-            assert_eq!(text.parse::<Fingerprint>(), Err(BadFingerprint), "{text}");
-        }
+    fn the_local_pin_is_that_of_the_file() {
+        let dir = tempfile::tempdir().expect("dir");
+        let env = Env::from_pairs([("OPENCLAW_STATE_DIR", dir.path().to_str().expect("path"))]);
+        let paths = Paths::resolve(&env, Profile::Default).expect("paths");
+        let pin = |config: &str| {
+            let document = Document::from_text(config, &paths, &env).expect("config");
+            local_pin(&GatewayConfig::read(&document).expect("gateway section"), &paths)
+        };
+        let (on, off) = ("{gateway: {tls: {enabled: true}}}", "{}");
+        assert_eq!(pin(on), None, "not made yet");
+        std::fs::create_dir_all(paths.tls_dir()).expect("dir");
+        let pem = include_str!("../../openclaw-config/tests/fixtures/openclaw-gateway.pem");
+        let facts = include_str!("../../openclaw-config/tests/fixtures/openclaw-gateway.txt");
+        std::fs::write(paths.tls_dir().join("gateway-cert.pem"), pem).expect("certificate");
+        let key = facts.lines().find_map(|line| line.strip_prefix("key=")).expect("key");
+        assert_eq!(pin(on).map(|pin| pin.to_string()), Some(format!("key-sha256:{key}")));
+        assert_eq!(pin(off), None);
+        // A peer's certificate is read by the TLS library, ours by our own few lines: they agree.
+        use rustls::pki_types::pem::PemObject as _;
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).expect("certificate");
+        let theirs = ParsedCertificate::try_from(&der).expect("parses").subject_public_key_info();
+        assert_eq!(pin(on), Some(Fingerprint::of_key(&theirs)));
     }
 }

@@ -3,7 +3,7 @@
 mod network;
 mod types;
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use openclaw_protocol::ScopeSet;
 
@@ -12,7 +12,6 @@ pub use types::{AuthMode, BindMode, HostKeyPolicy, Mode, ReloadMode, TailscaleMo
 
 use crate::{
     document::{Document, Node},
-    paths::Paths,
     schema::{self, Issue},
     secret_ref::SecretInput,
     source::Source,
@@ -255,11 +254,6 @@ impl GatewayConfig {
         let default =
             self.tailscale.mode == TailscaleMode::Serve && !matches!(mode, AuthMode::Password | AuthMode::TrustedProxy);
         self.auth.allow_tailscale.unwrap_or(default)
-    }
-
-    /// TLS file paths with `~` expanded; `None` for an unset one.
-    pub fn tls_file(&self, path: Option<&String>, paths: &Paths) -> Option<PathBuf> {
-        path.map(|text| paths.expand(text))
     }
 }
 

@@ -37,15 +37,12 @@ pub(super) fn public_origin(text: &str) -> Option<&'static str> {
     if plain && !loopback { WRONG } else { None }
 }
 
-/// A SHA-256 certificate fingerprint: 64 hex digits, colons and a `sha256:` prefix allowed.
+/// A pin of a certificate or of its key.
 pub(super) fn sha256_fingerprint(text: &str) -> Option<&'static str> {
-    let text = text.trim();
-    let lower = text.to_ascii_lowercase();
-    let digits: String =
-        lower.strip_prefix("sha256:").unwrap_or(&lower).chars().filter(|c| !matches!(c, ':' | ' ' | '-')).collect();
-    let valid = digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit());
     // A `${VAR}` that is not set yet is the resolver's matter.
-    (!valid && !text.contains("${")).then_some("expected a SHA-256 fingerprint: 64 hex digits, colons allowed")
+    let valid = text.parse::<openclaw_protocol::Fingerprint>().is_ok() || text.contains("${");
+    (!valid)
+        .then_some("expected a SHA-256 fingerprint: 64 hex digits, colons allowed; `key-sha256:` before that of a key")
 }
 
 pub(super) fn base_path(text: &str) -> Option<&'static str> {
@@ -79,7 +76,8 @@ mod tests {
             &["", "gw.example.com", "http://gw.example.com", "https://a/b", "https://u@h", "https://", "ws://a"],
         );
         let hex = "ab".repeat(32);
-        check(sha256_fingerprint, &[&hex, &format!("sha256:{hex}"), "${PIN}"], &["", "ab", &"zz".repeat(32)]);
+        let (certificate, key) = (format!("sha256:{hex}"), format!("key-sha256:{hex}"));
+        check(sha256_fingerprint, &[&hex, &certificate, &key, "${PIN}"], &["", "ab", &"zz".repeat(32), "sha1:00"]);
         check(base_path, &["/ui", "", "ui"], &["/a?b", "/../x", "/a b"]);
     }
 }

@@ -88,7 +88,11 @@ const REMOTE: &[Key] = &[
     key("remotePort", PORT, "gateway port on the SSH host"),
     key("token", Secret, "token for the remote gateway; never configures a server"),
     key("password", Secret, "password for the remote gateway; never configures a server"),
-    key("tlsFingerprint", Checked(checks::sha256_fingerprint), "SHA-256 of the certificate to pin"),
+    key(
+        "tlsFingerprint",
+        Checked(checks::sha256_fingerprint),
+        "SHA-256 of the certificate to pin, or of its key (key-sha256:…)",
+    ),
     key("sshTarget", Text, "user@host[:port]"),
     key("sshIdentity", Text, "identity file for ssh"),
     key("sshHostKeyPolicy", Enum(&["strict", "openssh"]), "how unknown host keys are treated (strict)"),
@@ -100,7 +104,7 @@ const TLS: &[Key] = &[
     key("autoGenerate", Bool, "make a self-signed certificate when none is given (true)"),
     key("certPath", Text, "PEM certificate chain"),
     key("keyPath", Text, "PEM private key"),
-    key("caPath", Text, "PEM CA for client certificates"),
+    key("caPath", Text, "PEM authorities that complete the chain; clients are not asked for certificates"),
 ];
 
 const CONTROL_UI: &[Key] = &[
