@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Env, Profile};
+use crate::{Env, Paths, Profile};
 
 fn read(text: &str) -> Result<GatewayConfig, Vec<Issue>> {
     let env = Env::from_pairs([("OPENCLAW_STATE_DIR", "/nowhere"), ("PORT_NAME", "lan")]);
