@@ -11,6 +11,7 @@ mod context;
 mod failure;
 mod output;
 mod reach;
+mod service;
 mod usage;
 mod version;
 
