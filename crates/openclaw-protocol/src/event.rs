@@ -46,6 +46,10 @@ pub const NODE_HOST_STATS: Event = event("node.hostStats", Gate::Operators(Scope
 pub const VOICEWAKE_CHANGED: Event = event("voicewake.changed", Gate::Operators(Scope::Read), true);
 /// As [`VOICEWAKE_CHANGED`].
 pub const VOICEWAKE_ROUTING_CHANGED: Event = event("voicewake.routing.changed", Gate::Operators(Scope::Read), true);
+/// Only to connections that can show approvals and may see the request; see the gateway's `approvals`.
+pub const EXEC_APPROVAL_REQUESTED: Event = event("exec.approval.requested", Gate::Operators(Scope::Approvals), true);
+/// As [`EXEC_APPROVAL_REQUESTED`], and to whoever asked.
+pub const EXEC_APPROVAL_RESOLVED: Event = event("exec.approval.resolved", Gate::Operators(Scope::Approvals), true);
 
 /// Point-to-point events to one node.
 pub const NODE_INVOKE_REQUEST: &str = "node.invoke.request";
@@ -69,6 +73,8 @@ pub const BROADCAST: &[Event] = &[
     NODE_HOST_STATS,
     VOICEWAKE_CHANGED,
     VOICEWAKE_ROUTING_CHANGED,
+    EXEC_APPROVAL_REQUESTED,
+    EXEC_APPROVAL_RESOLVED,
 ];
 
 /// Names for `hello-ok.features.events`.

@@ -7,6 +7,7 @@ use crate::{Protocol, Scope};
 
 pub mod config;
 pub mod device;
+pub mod exec;
 pub mod node;
 pub mod system;
 
