@@ -105,6 +105,20 @@ impl Launch {
         variables.into_iter().fold(self, |launch, (name, value)| launch.env(name, value))
     }
 
+    /// The same program, started by another one that takes it as its last arguments (`ip netns exec NAME`, `timeout 5`).
+    pub fn by<A: Into<OsString>>(mut self, starter: impl Into<PathBuf>, args: impl IntoIterator<Item = A>) -> Self {
+        let program = std::mem::replace(&mut self.program, starter.into());
+        let own = std::mem::take(&mut self.args);
+        self.args =
+            args.into_iter().map(Into::into).chain(std::iter::once(program.into_os_string())).chain(own).collect();
+        self
+    }
+
+    /// The value it will find in a variable.
+    pub fn variable(&self, name: &str) -> Option<&OsString> {
+        self.env.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
     /// Gives it a pipe for stdin, to be taken from [`Process::child`].
     pub fn piped_stdin(mut self) -> Self {
         self.stdin = true;
@@ -262,6 +276,13 @@ pub fn free_port() -> u16 {
             return port;
         }
     }
+}
+
+/// A word of lower-case letters and digits nobody else has.
+pub fn random_word(length: usize) -> String {
+    let mut bytes = vec![0; length];
+    getrandom::fill(&mut bytes).expect("the system has randomness");
+    bytes.iter().map(|byte| char::from(b"abcdefghijklmnopqrstuvwxyz012345"[usize::from(byte % 32)])).collect()
 }
 
 /// `GET path` on loopback: status and body.

@@ -92,6 +92,22 @@ pub fn network_namespaces() -> Capability<()> {
     }
 }
 
+/// What `tests/netlab` needs: namespaces, pairs of virtual cables, bridges, and NAT.
+///
+/// # Errors
+/// Which of them is missing.
+pub fn netlab() -> Capability<()> {
+    network_namespaces()?;
+    program("nft")?;
+    let wires = "ip link add lab0 type veth peer name lab1 && ip link add lab2 type bridge";
+    let made = Command::new(program("unshare")?).args(["--net", "sh", "-c", wires]).output();
+    match made {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(format!("no virtual networks here: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        Err(error) => Err(format!("unshare does not start: {error}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
