@@ -16,6 +16,7 @@ pub mod ssh;
 pub mod store;
 pub mod target;
 pub mod tls;
+pub mod tunnel;
 pub mod url;
 
 pub use client::{Client, Events, Notice};

@@ -1,0 +1,51 @@
+//! Tunnels that stay up: a supervisor keeps ssh running for one gateway, with a second one warm, and gives other
+//! programs a private socket (and, on request, a loopback port) that always leads to the living one.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::path::Path;
+//! use openclaw_remote::{ssh::SshSpec, tunnel::{Settings, Supervisor, TunnelDir, TunnelName, control}};
+//!
+//! let spec = SshSpec::new("me@box".parse()?);
+//! let name = TunnelName::parse("home").unwrap_or_else(|| TunnelName::of(&spec));
+//! let dir = TunnelDir::new(Path::new("/home/me/.openclaw"), &name);
+//!
+//! // The process that keeps it:
+//! let supervisor = Supervisor::start(Settings::new(dir.clone(), spec)).await?; // lock, listeners
+//! let mut status = supervisor.watch(); // tokio watch of Status
+//! supervisor.run(async { tokio::signal::ctrl_c().await.ok(); }).await;
+//! # let _ = &mut status;
+//!
+//! // Any other process:
+//! let status = control::ask_status(&dir).await?;
+//! println!("{} {:?} ms", status.state.as_str(), status.rtt_ms);
+//! control::ask_retry(&dir).await?;
+//! control::ask_down(&dir).await?;
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod control;
+mod dir;
+mod status;
+
+pub use control::ControlError;
+pub use dir::{TunnelDir, TunnelName};
+pub use status::{Advice, Failure, ForwardStatus, PortRefused, Role, State, Status};
+
+use std::path::Path;
+
+use crate::ssh::SshSpec;
+
+/// The running tunnel that leads where `spec` leads, if there is one: its socket can be used instead of a new ssh.
+pub async fn find(state_dir: &Path, spec: &SshSpec) -> Option<(TunnelDir, Status)> {
+    for dir in TunnelDir::all(state_dir) {
+        if let Ok(status) = control::ask_status(&dir).await
+            && status.origin == spec.origin()
+            && status.identity == spec.identity
+        {
+            return Some((dir, status));
+        }
+    }
+    None
+}
