@@ -11,6 +11,7 @@ pub mod credentials;
 pub mod device_tokens;
 pub mod document;
 pub mod env;
+pub mod exec_approvals;
 pub mod files;
 pub mod gateway;
 pub mod identity;
