@@ -4,7 +4,7 @@
 
 use openclaw_config::{
     AuthMode, Mode,
-    credentials::{Configured, EnvInputs, FlagInputs, Inputs, Reading, State, Surface, resolve},
+    credentials::{Configured, ConnectionInput, EnvInputs, FlagInputs, Inputs, Reading, State, Surface, UrlSource, resolve},
 };
 use openclaw_protocol::Secret;
 use serde_json::Value;
@@ -57,7 +57,9 @@ fn inputs(case: &Value) -> Inputs<'static> {
         },
         auth_token: configured(config, "auth.token"),
         auth_password: configured(config, "auth.password"),
+        connection: None,
         remote_url: text(config, "remote.url"),
+        ssh_target: None,
         remote_token: configured(config, "remote.token"),
         remote_password: configured(config, "remote.password"),
         generated: None,
@@ -194,9 +196,14 @@ fn errors_say_what_to_do() {
     .unwrap_err();
     assert_eq!(error.to_string(), "gateway url override requires explicit credentials");
     assert!(error.fix()[0].contains("--token or --password"));
-    let urls: Vec<_> = error.considered.iter().filter(|row| row.field == "url").map(|row| row.state.clone()).collect();
+    let urls: Vec<_> = error
+        .considered
+        .iter()
+        .filter(|row| row.field == "url" && row.state != State::Absent)
+        .map(|row| (row.name, row.state.clone()))
+        .collect();
     let ignored = State::Ignored("a source of higher rank is used".to_owned());
-    assert_eq!(urls, [State::Used, State::Absent, State::Absent, ignored]);
+    assert_eq!(urls, [("explicit", State::Used), ("local loopback", ignored)]);
     let row = error.considered.iter().find(|row| row.name == "env:OPENCLAW_GATEWAY_TOKEN").unwrap();
     assert_eq!(row.state, State::Ignored("--url never inherits a credential".to_owned()));
     assert_eq!(row.fingerprint.as_deref(), Some(Secret::new("ET").fingerprint().as_str()));
@@ -209,4 +216,58 @@ fn errors_say_what_to_do() {
         "gateway.auth.token is configured as a secret reference but is unavailable in this command path."
     );
     assert!(error.fix().join(" ").contains("OPENCLAW_GATEWAY_TOKEN"));
+}
+
+/// `--url`, `--on`, the variable, the current connection, the config: in this order.
+#[test]
+fn which_gateway_is_meant() {
+    let remote = || Inputs {
+        mode: Mode::Remote,
+        remote_url: Some("wss://gw".to_owned()),
+        remote_token: Configured::Value(Secret::new("RT")),
+        ssh_target: Some("me@box".to_owned()),
+        ..local()
+    };
+    let chosen = |by_flag| Some(ConnectionInput { name: "home".parse().unwrap(), by_flag });
+    let given = |url: &str| FlagInputs { url: Some(url.to_owned()), token: Some(Secret::new("XT")), ..Default::default() };
+    let env = |url: &str| EnvInputs { url: Some(url.to_owned()), token: Some(Secret::new("ET")), ..Default::default() };
+    let check = |inputs: Inputs<'_>, source: UrlSource, url: &str, token: Option<&str>| {
+        let found = resolve(&inputs).unwrap();
+        let token_sent = found.token.as_ref().map(Secret::expose);
+        assert_eq!((found.url_source, found.url.as_str(), token_sent), (source, url, token));
+        let used: Vec<_> = found.considered.iter().filter(|row| row.field == "url" && row.state == State::Used).collect();
+        assert_eq!(used.len(), 1, "{used:?}");
+    };
+    let by_flag = || Inputs { connection: chosen(true), ..remote() };
+    let current = || Inputs { connection: chosen(false), ..remote() };
+    check(Inputs { flags: given("ws://u"), env: env("ws://e"), ..by_flag() }, UrlSource::Flag, "ws://u", Some("XT"));
+    check(Inputs { env: env("ws://e"), ..by_flag() }, UrlSource::On, "home", None);
+    check(Inputs { env: env("ws://e"), ..current() }, UrlSource::Env, "ws://e", Some("ET"));
+    check(current(), UrlSource::Current, "home", None);
+    check(remote(), UrlSource::RemoteConfig, "wss://gw", Some("RT"));
+    check(Inputs { remote_url: None, ..remote() }, UrlSource::SshTarget, "me@box", Some("RT"));
+    check(Inputs { mode: Mode::Local, ..remote() }, UrlSource::LocalLoopback, "ws://127.0.0.1:18789", Some("RT"));
+    let neither = Inputs { remote_url: None, ssh_target: None, ..remote() };
+    assert_eq!(resolve(&neither).unwrap_err().code(), "remote-url-missing");
+}
+
+/// A saved connection proves itself with this device's token: the secrets of other gateways stay here.
+#[test]
+fn p_84_a_saved_connection_borrows_no_secret() {
+    let inputs = Inputs {
+        connection: Some(ConnectionInput { name: "home".parse().unwrap(), by_flag: true }),
+        env: EnvInputs { token: Some(Secret::new("ET")), password: Some(Secret::new("EP")), ..EnvInputs::default() },
+        auth_token: Configured::Value(Secret::new("CT")),
+        remote_token: Configured::Value(Secret::new("RT")),
+        generated: Some(Secret::new("GEN")),
+        ..local()
+    };
+    let found = resolve(&inputs).unwrap();
+    assert!(found.token.is_none() && found.password.is_none());
+    let row = |name: &str| found.considered.iter().find(|row| row.name == name).unwrap().state.clone();
+    for name in ["env:OPENCLAW_GATEWAY_TOKEN", "config:gateway.auth.token", "config:gateway.remote.token", "generated"] {
+        assert!(matches!(row(name), State::Ignored(reason) if reason.contains("saved connection")), "{name}");
+    }
+    let flags = FlagInputs { token: Some(Secret::new("XT")), ..FlagInputs::default() };
+    assert_eq!(resolve(&Inputs { flags, ..inputs }).unwrap().token_source, Some("explicit"));
 }

@@ -6,7 +6,7 @@
 //! [`Client`] is dropped.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -113,6 +113,8 @@ struct Shared {
 #[derive(Default)]
 struct Registry {
     pending: HashMap<String, Pending>,
+    /// Pings without their pong, oldest first: who waits for which payload.
+    pings: VecDeque<(u64, oneshot::Sender<()>)>,
     ending: Option<Ending>,
 }
 
@@ -127,6 +129,7 @@ impl Shared {
         let (waiting, ending) = {
             let mut registry = self.lock();
             let ending = registry.ending.get_or_insert(ending).clone();
+            registry.pings.clear();
             (std::mem::take(&mut registry.pending), ending)
         };
         for pending in waiting.into_values() {
@@ -143,6 +146,8 @@ impl From<Ending> for Error {
 
 enum Outgoing {
     Frame(String),
+    /// A ping with this number as its payload.
+    Ping(u64),
     Close,
 }
 
@@ -211,6 +216,25 @@ impl Client {
         let (outcome, early) = deadline.run(Stage::Auth, answer).await?;
         let (hello, protocol) = handshake::hello(outcome)?;
         Ok(Self::start(socket, hello, protocol, gateway, early))
+    }
+
+    /// Asks who answers at `endpoint`, sends nothing else, and hangs up. `None` for a gateway that cannot prove it, as the
+    /// real OpenClaw.
+    ///
+    /// # Errors
+    /// Every stage up to the challenge; with `gateway`, [`Error::WrongGateway`] for anybody else.
+    pub async fn identify(
+        endpoint: &Endpoint,
+        deadline: Deadline,
+        gateway: Option<&GatewayId>,
+    ) -> Result<Option<GatewayId>, Error> {
+        let nonce = fresh_nonce()?;
+        let stream = endpoint.dial(deadline).await?;
+        let mut socket = deadline.run(Stage::Http, upgrade(endpoint, stream, Some(&nonce))).await?;
+        let first = deadline.run(Stage::Protocol, next_text(&mut socket, Stage::Protocol)).await?;
+        let shown = handshake::challenge(&first)?.identity(Some(&nonce), gateway);
+        let _ = timeout(CLOSE_GRACE, socket.close(None)).await;
+        shown
     }
 
     fn start(
@@ -310,6 +334,37 @@ impl Client {
         }
     }
 
+    /// Sends a WebSocket ping and waits for its pong: the round-trip time of the path, the gateway's work hardly counted.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], [`Error::Closed`].
+    pub async fn ping(&self, limit: Duration) -> Result<Duration, Error> {
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        let (pong, answered) = oneshot::channel();
+        {
+            let mut registry = self.shared.lock();
+            if let Some(ending) = &registry.ending {
+                return Err(ending.clone().into());
+            }
+            registry.pings.retain(|(_, waiting)| !waiting.is_closed());
+            registry.pings.push_back((number, pong));
+        }
+        let started = tokio::time::Instant::now();
+        let exchange = async {
+            let _ = self.outgoing.send(Outgoing::Ping(number)).await;
+            answered.await.map_err(|_| Error::from(self.ending()))
+        };
+        match timeout(limit, exchange).await {
+            Ok(outcome) => outcome.map(|()| started.elapsed()),
+            Err(_) => Err(Error::Timeout { stage: Stage::Call, after: limit }),
+        }
+    }
+
+    /// True while the connection is up as far as this side knows.
+    pub fn is_open(&self) -> bool {
+        self.shared.lock().ending.is_none()
+    }
+
     /// Why the connection ended, once it has.
     pub fn ending(&self) -> Ending {
         self.shared.lock().ending.clone().unwrap_or(Ending { code: None, reason: String::new() })
@@ -332,6 +387,12 @@ async fn write(mut sink: SplitSink<Socket, Message>, mut frames: mpsc::Receiver<
             match outgoing {
                 Outgoing::Frame(text) => {
                     if let Err(error) = sink.feed(Message::text(text)).await {
+                        return broken(error);
+                    }
+                }
+                Outgoing::Ping(number) => {
+                    let payload = Message::Ping(number.to_be_bytes().to_vec().into());
+                    if let Err(error) = sink.feed(payload).await {
                         return broken(error);
                     }
                 }
@@ -367,6 +428,7 @@ impl Reader {
             match message {
                 Some(Ok(Message::Text(text))) => self.frame(&text),
                 Some(Ok(Message::Close(frame))) => return ending(frame),
+                Some(Ok(Message::Pong(payload))) => self.pong(&payload),
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Ending { code: None, reason: error.to_string() },
                 None => return Ending { code: None, reason: String::new() },
@@ -380,6 +442,19 @@ impl Reader {
             Ok(Incoming::Response { id, outcome }) => self.response(&id, outcome),
             Ok(Incoming::Other) => {}
             Err(reason) => tracing::debug!(reason, "unreadable frame from the gateway"),
+        }
+    }
+
+    /// A pong answers its ping and every earlier one (RFC 6455 section 5.5.3 lets a peer answer only the latest).
+    fn pong(&self, payload: &[u8]) {
+        let Ok(number) = payload.try_into().map(u64::from_be_bytes) else { return };
+        let mut registry = self.shared.lock();
+        while let Some((waiting, _)) = registry.pings.front()
+            && *waiting <= number
+        {
+            if let Some((_, pong)) = registry.pings.pop_front() {
+                let _ = pong.send(());
+            }
         }
     }
 

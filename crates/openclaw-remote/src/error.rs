@@ -1,8 +1,9 @@
 //! What can go wrong on the way to a gateway, by stage, so that a person or a script can tell a wrong name from a
 //! wrong token. Each stage has a stable exit code; each error has at most one command that cures it (`remedy`).
 
-use std::{io, net::IpAddr, time::Duration};
+use std::{fmt, io, net::IpAddr, time::Duration};
 
+use openclaw_config::connections::ConnectionName;
 use openclaw_protocol::{ErrorCode, ErrorShape};
 use serde_json::Value;
 
@@ -132,6 +133,52 @@ pub struct PairingRequired {
     pub error: ErrorShape,
 }
 
+/// Why one path failed.
+#[derive(Debug)]
+pub struct PathFailure {
+    /// As [`crate::path::GatewayPath::label`] calls it.
+    pub path: String,
+    pub error: Error,
+}
+
+/// Why every path of a connection that was tried failed. Never empty.
+#[derive(Debug)]
+pub struct PathFailures {
+    pub name: Option<ConnectionName>,
+    pub failures: Vec<PathFailure>,
+}
+
+impl PathFailures {
+    /// `failures` in the order of the paths; without any, a connection that has no path.
+    pub(crate) fn new(name: Option<ConnectionName>, mut failures: Vec<PathFailure>) -> Self {
+        if failures.is_empty() {
+            let reason = "there is no path to it".to_owned();
+            failures.push(PathFailure { path: String::new(), error: Error::NotAGateway { reason } });
+        }
+        Self { name, failures }
+    }
+
+    /// The one that tells most: of the path that got furthest, and the better path among equals.
+    pub fn leading(&self) -> &Error {
+        // `max_by_key` takes the last of equals.
+        let furthest = self.failures.iter().rev().max_by_key(|failure| failure.error.tells());
+        // The constructor sees to it that there is one.
+        &furthest.unwrap_or(&self.failures[0]).error
+    }
+}
+
+impl fmt::Display for PathFailures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (leading, count) = (self.leading(), self.failures.len());
+        match &self.name {
+            _ if leading.reached_gateway() || matches!(leading, Error::WrongGateway { .. }) => leading.fmt(f),
+            Some(name) if count == 1 => write!(f, "the only path to \"{name}\" does not work"),
+            Some(name) => write!(f, "none of the {count} paths to \"{name}\" works"),
+            None => write!(f, "none of the {count} paths works"),
+        }
+    }
+}
+
 /// A failure, by stage.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -161,6 +208,9 @@ pub enum Error {
         /// Who proved itself instead; `None` when no proof came.
         shown: Option<openclaw_protocol::GatewayId>,
     },
+    /// No path of a connection led to its gateway, or the gateway refused at the end of one.
+    #[error("{0}")]
+    Paths(Box<PathFailures>),
     #[error("the name {host} could not be resolved")]
     Name { host: String, source: io::Error },
     #[error("{}", connect_text(endpoint, *failure))]
@@ -210,8 +260,9 @@ impl Error {
     }
 
     /// The stage that failed.
-    pub const fn stage(&self) -> Stage {
+    pub fn stage(&self) -> Stage {
         match self {
+            Self::Paths(failures) => failures.leading().stage(),
             Self::Url(_)
             | Self::Insecure(_)
             | Self::PinWithoutTls { .. }
@@ -234,16 +285,45 @@ impl Error {
     }
 
     /// Exit code of the command that failed.
-    pub const fn exit_code(&self) -> u8 {
+    pub fn exit_code(&self) -> u8 {
         match self {
+            Self::Paths(failures) => failures.leading().exit_code(),
             Self::Timeout { .. } => TIMEOUT_EXIT_CODE,
             other => other.stage().exit_code(),
+        }
+    }
+
+    /// How much a failure tells about what to do next: the further a path got, the more; and of ssh's failures those that
+    /// only the person can settle before those of the network.
+    fn tells(&self) -> u8 {
+        match self {
+            Self::WrongGateway { .. } => 100,
+            _ if self.reached_gateway() => 99,
+            Self::Ssh(failure) if failure.kind == crate::ssh::SshFailureKind::GatewayDown => 75,
+            Self::Ssh(failure) => {
+                if failure.is_fatal() {
+                    65
+                } else {
+                    35
+                }
+            }
+            Self::Tls { source: TlsFailure::Pin(_), .. } => 80,
+            Self::NotAGateway { .. } | Self::Protocol { .. } => 70,
+            Self::Http { .. } | Self::Upgrade { .. } => 60,
+            Self::Tls { .. } => 50,
+            Self::Proxy { .. } => 40,
+            Self::Connect { failure: ConnectFailure::Refused | ConnectFailure::Reset, .. } => 30,
+            Self::Closed { .. } => 25,
+            Self::Connect { .. } | Self::Timeout { .. } => 20,
+            Self::Name { .. } => 10,
+            _ => 5,
         }
     }
 
     /// One word for JSON output: what went wrong within the stage.
     pub fn kind(&self) -> &'static str {
         match self {
+            Self::Paths(failures) => failures.leading().kind(),
             Self::Url(_) => "url",
             Self::Insecure(_) => "plaintext_refused",
             Self::PinWithoutTls { .. } => "pin_without_tls",
@@ -287,14 +367,24 @@ impl Error {
             Self::Auth(shape) | Self::Unavailable(shape) | Self::Refused(shape) => Some(shape),
             Self::Pairing(pairing) => Some(&pairing.error),
             Self::Scope { error, .. } => error.as_deref(),
+            Self::Paths(failures) => failures.leading().shape(),
             _ => None,
         }
     }
 
+    /// The error itself, or that of the path which got furthest.
+    pub fn leading(&self) -> &Self {
+        match self {
+            Self::Paths(failures) => failures.leading(),
+            other => other,
+        }
+    }
+
     /// True when something answered as a gateway does, whatever it answered.
-    pub const fn reached_gateway(&self) -> bool {
-        matches!(self, Self::Auth(_) | Self::Pairing(_) | Self::Scope { .. } | Self::Unavailable(_) | Self::Refused(_))
-            || matches!(self, Self::Protocol { expected: Some(_), .. })
+    pub fn reached_gateway(&self) -> bool {
+        let error = self.leading();
+        matches!(error, Self::Auth(_) | Self::Pairing(_) | Self::Scope { .. } | Self::Unavailable(_) | Self::Refused(_))
+            || matches!(error, Self::Protocol { expected: Some(_), .. })
     }
 
     /// Sorts a refused `connect` into its stage.

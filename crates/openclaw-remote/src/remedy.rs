@@ -81,6 +81,7 @@ impl Error {
             return Some(remedy);
         }
         match self {
+            Self::Paths(failures) => failures.leading().remedy(place),
             Self::Connect { failure, .. } => Some(connect_remedy(*failure, place)),
             Self::Timeout { stage: crate::Stage::Connect, .. } => Some(connect_remedy(ConnectFailure::TimedOut, place)),
             Self::Ssh(failure) => failure.remedy(),

@@ -2,7 +2,10 @@
 
 use openclaw_protocol::Secret;
 
-use crate::gateway::{AuthMode, Mode};
+use crate::{
+    connections::ConnectionName,
+    gateway::{AuthMode, Mode},
+};
 
 /// What the credentials are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +76,14 @@ pub struct EnvInputs {
     pub password: Option<Secret>,
 }
 
+/// A saved connection that is meant, and who said so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionInput {
+    pub name: ConnectionName,
+    /// `--on`, which comes before the environment. Otherwise it is the current one, which comes after.
+    pub by_flag: bool,
+}
+
 /// All inputs. Blank texts anywhere count as unset.
 pub struct Inputs<'a> {
     pub surface: Surface,
@@ -83,7 +94,11 @@ pub struct Inputs<'a> {
     pub env: EnvInputs,
     pub auth_token: Configured<'a>,
     pub auth_password: Configured<'a>,
+    /// A saved connection, if one is meant.
+    pub connection: Option<ConnectionInput>,
     pub remote_url: Option<String>,
+    /// `gateway.remote.sshTarget`, where the transport lets it stand for an absent URL.
+    pub ssh_target: Option<String>,
     pub remote_token: Configured<'a>,
     pub remote_password: Configured<'a>,
     /// The token the gateway on this machine generated, if any: the last source in local mode.

@@ -4,11 +4,13 @@
 //! |---|---|---|
 //! | explicit `--token`/`--password` | only what was given | only what was given |
 //! | `--url` without them | refused | refused |
+//! | `--on`, current connection | this device's own token there | |
 //! | `OPENCLAW_GATEWAY_URL` | env, else refused | env, else refused |
 //! | local | env → auth.token → remote.token → generated | env → auth.password → remote.password |
 //! | remote | remote.token → env → auth.token | env → remote.password → auth.password |
 //! | remote, probe and status | remote.token only | as above |
 //!
+//! The target is the first of: `--url`, `--on`, `OPENCLAW_GATEWAY_URL`, the current connection, the config.
 //! A node host in local mode never uses `gateway.remote.*`. Blank texts are unset. A configured secret that cannot be
 //! read is never replaced by one of lower rank, save that in remote mode the environment follows an unreadable
 //! `gateway.remote.token`.
@@ -21,8 +23,8 @@ mod report;
 
 use openclaw_protocol::Secret;
 
-pub use gather::{ClientFlags, gather};
-pub use inputs::{Configured, EnvInputs, FlagInputs, Inputs, Reading, Surface};
+pub use gather::{ClientFlags, On, gather};
+pub use inputs::{Configured, ConnectionInput, EnvInputs, FlagInputs, Inputs, Reading, Surface};
 pub use report::{Considered, State};
 
 use crate::gateway::Mode;
@@ -35,6 +37,12 @@ pub enum UrlSource {
     Env,
     LocalLoopback,
     RemoteConfig,
+    /// `gateway.remote.sshTarget` without a URL.
+    SshTarget,
+    /// A saved connection named by `--on`.
+    On,
+    /// The connection chosen by `openclaw connections use`.
+    Current,
 }
 
 impl UrlSource {
@@ -45,6 +53,9 @@ impl UrlSource {
             Self::Env => "env OPENCLAW_GATEWAY_URL",
             Self::LocalLoopback => "local loopback",
             Self::RemoteConfig => "config gateway.remote.url",
+            Self::SshTarget => "config gateway.remote.sshTarget",
+            Self::On => "cli --on",
+            Self::Current => "openclaw connections use",
         }
     }
 }
@@ -68,6 +79,7 @@ impl std::fmt::Display for Warning {
 /// What to connect to and what to send. `token` and `password` may both be absent.
 #[derive(Clone, Debug)]
 pub struct Resolution {
+    /// For a saved connection its name, for an ssh target without a URL that target.
     pub url: String,
     pub url_source: UrlSource,
     pub token: Option<Secret>,
@@ -175,6 +187,9 @@ struct Settled {
 
 const ENV_URL: &str = "env:OPENCLAW_GATEWAY_URL";
 const REMOTE_URL: &str = "config:gateway.remote.url";
+const SSH_TARGET: &str = "config:gateway.remote.sshTarget";
+const ON: &str = "flag:--on";
+const CURRENT: &str = "connections use";
 const LOCAL: &str = "local loopback";
 const EXPLICIT: &str = "explicit";
 const ENV_TOKEN: &str = "env:OPENCLAW_GATEWAY_TOKEN";
@@ -191,6 +206,9 @@ fn settle(inputs: &Inputs<'_>, table: &mut Table) -> Result<Settled, CredentialE
         UrlSource::Flag => EXPLICIT,
         UrlSource::Env => ENV_URL,
         UrlSource::RemoteConfig => REMOTE_URL,
+        UrlSource::SshTarget => SSH_TARGET,
+        UrlSource::On => ON,
+        UrlSource::Current => CURRENT,
         UrlSource::LocalLoopback => LOCAL,
     });
     let explicit_token = inputs.flags.token.as_ref().and_then(present);
@@ -218,7 +236,11 @@ fn settle(inputs: &Inputs<'_>, table: &mut Table) -> Result<Settled, CredentialE
             Ok(Settled { target, token, password, warnings: Vec::new() })
         }
         UrlSource::LocalLoopback => local::settle(inputs, table, target),
-        UrlSource::RemoteConfig => remote::settle(inputs, table, target),
+        UrlSource::RemoteConfig | UrlSource::SshTarget => remote::settle(inputs, table, target),
+        UrlSource::On | UrlSource::Current => {
+            table.ignore_rest("a saved connection uses this device's own token, or what --token or --password give");
+            Ok(Settled { target, token: None, password: None, warnings: Vec::new() })
+        }
     }
 }
 
@@ -227,14 +249,22 @@ fn target(inputs: &Inputs<'_>) -> Result<(String, UrlSource), CredentialErrorKin
     if let Some(url) = given(&inputs.flags.url) {
         return Ok((url, UrlSource::Flag));
     }
+    let connection = |by_flag| inputs.connection.as_ref().filter(|chosen| chosen.by_flag == by_flag);
+    if let Some(chosen) = connection(true) {
+        return Ok((chosen.name.to_string(), UrlSource::On));
+    }
     if let Some(url) = given(&inputs.env.url) {
         return Ok((url, UrlSource::Env));
     }
+    if let Some(chosen) = connection(false) {
+        return Ok((chosen.name.to_string(), UrlSource::Current));
+    }
     match inputs.mode {
         Mode::Local => Ok((inputs.local_url.clone(), UrlSource::LocalLoopback)),
-        Mode::Remote => match given(&inputs.remote_url) {
-            Some(url) => Ok((url, UrlSource::RemoteConfig)),
-            None => Err(CredentialErrorKind::RemoteUrlMissing),
+        Mode::Remote => match (given(&inputs.remote_url), given(&inputs.ssh_target)) {
+            (Some(url), _) => Ok((url, UrlSource::RemoteConfig)),
+            (None, Some(target)) => Ok((target, UrlSource::SshTarget)),
+            (None, None) => Err(CredentialErrorKind::RemoteUrlMissing),
         },
     }
 }

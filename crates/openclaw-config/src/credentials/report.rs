@@ -3,8 +3,8 @@
 use openclaw_protocol::Secret;
 
 use super::{
-    AUTH_PASSWORD, AUTH_TOKEN, Configured, ENV_PASSWORD, ENV_TOKEN, ENV_URL, EXPLICIT, GENERATED, Inputs, LOCAL,
-    REMOTE_PASSWORD, REMOTE_TOKEN, REMOTE_URL, Warning, present,
+    AUTH_PASSWORD, AUTH_TOKEN, CURRENT, Configured, ENV_PASSWORD, ENV_TOKEN, ENV_URL, EXPLICIT, GENERATED, Inputs,
+    LOCAL, ON, REMOTE_PASSWORD, REMOTE_TOKEN, REMOTE_URL, SSH_TARGET, Warning, present,
 };
 
 /// What became of a source.
@@ -73,8 +73,12 @@ impl Table {
         };
         let text = |url: &Option<String>| url.as_deref().is_some_and(|url| !url.trim().is_empty());
         add(Field::Url, EXPLICIT, None, text(&inputs.flags.url));
+        let chosen = |by_flag| inputs.connection.as_ref().is_some_and(|chosen| chosen.by_flag == by_flag);
+        add(Field::Url, ON, None, chosen(true));
         add(Field::Url, ENV_URL, None, text(&inputs.env.url));
+        add(Field::Url, CURRENT, None, chosen(false));
         add(Field::Url, REMOTE_URL, None, text(&inputs.remote_url));
+        add(Field::Url, SSH_TARGET, None, text(&inputs.ssh_target));
         add(Field::Url, LOCAL, None, true);
         add(Field::Token, EXPLICIT, plain(&inputs.flags.token), false);
         add(Field::Token, ENV_TOKEN, plain(&inputs.env.token), false);
@@ -105,8 +109,10 @@ impl Table {
                 row.state = State::Used;
             } else if matches!(row.state, State::Ignored(_)) {
                 row.state = State::Ignored(match row.name {
-                    REMOTE_URL if name == LOCAL => "gateway.mode is not remote".to_owned(),
-                    LOCAL if name == REMOTE_URL => "gateway.mode is remote".to_owned(),
+                    REMOTE_URL | SSH_TARGET if name == LOCAL => "gateway.mode is not remote".to_owned(),
+                    // The two together: the URL says what is meant, the target how to get there.
+                    SSH_TARGET if name == REMOTE_URL => "it is the way to gateway.remote.url, not a place".to_owned(),
+                    LOCAL if name == REMOTE_URL || name == SSH_TARGET => "gateway.mode is remote".to_owned(),
                     _ => "a source of higher rank is used".to_owned(),
                 });
             }
