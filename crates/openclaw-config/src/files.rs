@@ -95,6 +95,21 @@ pub fn write_new_private(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     file.sync_all().map_err(FileError::io("flush", path))
 }
 
+/// Creates a 0600 file holding `bytes`, whole or not at all, and never in place of one that is there: temporary file, fsync,
+/// link, fsync of the directory. Where the file system has no links, a crash may leave it half written.
+pub fn publish_private(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let temporary = temporary_beside(path);
+    let published = write_new_private(&temporary, bytes).and_then(|()| match fs::hard_link(&temporary, path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(FileError::io("create", path)(error)),
+        Err(_) => write_new_private(path, bytes),
+    });
+    // Best effort: it is a second name of a file that is there, or what is left of a failed attempt.
+    let _ = fs::remove_file(&temporary);
+    published?;
+    sync_directory_of(path)
+}
+
 /// Reads a private file of at most `limit` bytes; `None` if there is none. It must be a regular file of ours, not a
 /// link, and is tightened to 0600.
 pub fn read_private(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, FileError> {
@@ -297,9 +312,13 @@ mod tests {
             write_private_atomic(&file, b"two").unwrap();
             assert_eq!(mode(&file), 0o600, "umask {mask:o}");
             assert_eq!(read_private(&file, 10).unwrap().as_deref(), Some(&b"two"[..]));
+            publish_private(&made.join("p"), b"three").unwrap();
+            assert_eq!(mode(&made.join("p")), 0o600, "umask {mask:o}");
+            publish_private(&made.join("p"), b"four").expect_err("it is there already");
+            assert_eq!(fs::read(made.join("p")).unwrap(), b"three");
             let _lock = FileLock::try_acquire(&made.join("l")).unwrap().unwrap();
             assert_eq!(mode(&made.join("l")), 0o600, "umask {mask:o}");
-            assert_eq!(fs::read_dir(&made).unwrap().count(), 2, "no temporary file is left");
+            assert_eq!(fs::read_dir(&made).unwrap().count(), 3, "no temporary file is left");
         }
         with_umask(0o022);
     }

@@ -82,34 +82,50 @@ impl Certificate {
 
     /// Reads a certificate in DER form. Only for files of this machine: what a peer shows is parsed by the TLS library.
     pub fn parse(der: &[u8]) -> Option<Self> {
+        let fields = Fields::read(der)?;
+        let (from, after) = Element::read(fields.validity)?;
+        let (until, _) = Element::read(after)?;
+        let named = fields.subject.windows(COMMON_NAME.len()).any(|part| part == COMMON_NAME.as_bytes());
+        Some(Self {
+            fingerprint: Fingerprint::of(fields.whole),
+            key_fingerprint: Fingerprint::of_key(fields.key),
+            valid_s: (from.time()?, until.time()?),
+            self_made: named && fields.issuer == fields.subject,
+        })
+    }
+}
+
+/// Parts of a certificate, as they stand in its DER.
+pub struct Fields<'a> {
+    whole: &'a [u8],
+    /// The name of who signed it, as one element.
+    pub issuer: &'a [u8],
+    validity: &'a [u8],
+    /// The name of whom it is for, as one element.
+    pub subject: &'a [u8],
+    key: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    /// Splits a certificate; `None` when it is damaged.
+    pub fn read(der: &'a [u8]) -> Option<Self> {
         let (whole, _) = Element::read(der)?;
         let (signed, _) = Element::read(whole.inside(SEQUENCE)?)?;
         let mut rest = signed.inside(SEQUENCE)?;
-        let mut next = || {
+        let mut next = |tag: u8| {
             let (element, after) = Element::read(rest)?;
             rest = after;
-            Some(element)
+            (element.tag == tag).then_some(element)
         };
-        let mut serial = next()?;
-        if serial.tag == VERSION {
-            serial = next()?;
-        }
-        serial.inside(INTEGER)?;
-        next()?.inside(SEQUENCE)?; // algorithm of the signature
-        let issuer = next()?;
-        let validity = next()?;
-        let subject = next()?;
-        let key = next()?;
-        key.inside(SEQUENCE)?;
-        let (from, after) = Element::read(validity.inside(SEQUENCE)?)?;
-        let (until, _) = Element::read(after)?;
-        let named = subject.inside(SEQUENCE)?.windows(COMMON_NAME.len()).any(|part| part == COMMON_NAME.as_bytes());
-        Some(Self {
-            fingerprint: Fingerprint::of(der.get(..whole.whole.len())?),
-            key_fingerprint: Fingerprint::of_key(key.whole),
-            valid_s: (from.time()?, until.time()?),
-            self_made: named && issuer.whole == subject.whole,
-        })
+        // Absent in version 1, and then the serial number comes first. No such certificate can be served.
+        next(VERSION)?;
+        next(INTEGER)?; // serial number
+        next(SEQUENCE)?; // algorithm of the signature
+        let issuer = next(SEQUENCE)?.whole;
+        let validity = next(SEQUENCE)?.content;
+        let subject = next(SEQUENCE)?.whole;
+        let key = next(SEQUENCE)?.whole;
+        Some(Self { whole: whole.whole, issuer, validity, subject, key })
     }
 }
 
@@ -126,7 +142,7 @@ const INTEGER: u8 = 0x02;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 const SEQUENCE: u8 = 0x30;
-/// `[0] EXPLICIT Version`, absent in version 1.
+/// `[0] EXPLICIT Version`.
 const VERSION: u8 = 0xa0;
 
 /// One DER element.

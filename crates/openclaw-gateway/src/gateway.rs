@@ -36,6 +36,7 @@ use crate::{
     rpc::{Registry, write_limit::WriteLimit},
     runtime::Runtime,
     store::Store,
+    tls::Tls,
 };
 
 /// System events waiting for the agent's next turn.
@@ -68,6 +69,8 @@ pub struct Gateway {
     pub write_limit: WriteLimit,
     /// From accept to an authenticated WebSocket.
     pub handshake_timeout: Duration,
+    /// The TLS side of the TCP listeners; `None` while they speak plain HTTP. Settled at start.
+    pub tls: Option<Arc<Tls>>,
     /// Asks every task to end.
     pub cancel: CancellationToken,
     /// Owns every task.
@@ -96,6 +99,7 @@ pub struct Parts {
     pub nodes: Nodes,
     pub per_client_sockets: usize,
     pub handshake_timeout: Duration,
+    pub tls: Option<Arc<Tls>>,
 }
 
 impl Gateway {
@@ -122,6 +126,7 @@ impl Gateway {
             admission: Admission::new(parts.per_client_sockets),
             write_limit: WriteLimit::default(),
             handshake_timeout: parts.handshake_timeout,
+            tls: parts.tls,
             cancel: CancellationToken::new(),
             tracker: TaskTracker::new(),
             limiter: Mutex::default(),

@@ -25,3 +25,4 @@ pub mod rpc;
 pub mod run;
 pub mod runtime;
 pub mod store;
+pub mod tls;

@@ -88,7 +88,10 @@ pub async fn reload(gateway: &Arc<Gateway>) -> Result<(), String> {
 }
 
 fn build(gateway: &Gateway) -> Result<(Runtime, String), String> {
-    let loaded = run::load_settings(&gateway.paths, &gateway.env, &gateway.flags).map_err(|error| error.to_string())?;
+    let mut loaded =
+        run::load_settings(&gateway.paths, &gateway.env, &gateway.flags).map_err(|error| error.to_string())?;
+    // Listeners are settled at start; what they speak does not follow the file before a restart.
+    loaded.runtime.policy.names.tls = gateway.tls.is_some();
     openclaw_config::write::remember_good(&gateway.paths, &loaded.document);
     Ok((loaded.runtime, loaded.document.hash()))
 }

@@ -14,6 +14,7 @@ use openclaw_config::{
     paths::Paths,
     settings::{self, Flags, ServerSettings, SettingsError},
     source::{Source, Sourced},
+    tls::TlsFiles,
 };
 use openclaw_protocol::{CloseReason, event, limits};
 use serde_json::json;
@@ -37,6 +38,7 @@ use crate::{
     ports, reload,
     runtime::Runtime,
     store::Store,
+    tls::{self, Tls},
 };
 
 /// How long accepted work may go on after a stop was asked for.
@@ -158,6 +160,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     let pairing = DeviceRegistry::load(store.clone()).map_err(|error| failed(&error))?;
     let nodes = Nodes::load(&store).map_err(|error| failed(&error))?;
     let identity = identity::load_or_create(paths).map_err(|error| failed(&error))?;
+    let tls = open_tls(settings, paths)?;
     let port = settings.port.value;
     let listeners = open_listeners(&plan, port, options.force).await?;
     let owner_socket = open_owner_socket(&paths.owner_socket()).map_err(|error| failed(&error))?;
@@ -174,6 +177,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         nodes,
         per_client_sockets: sockets.unwrap_or(limits::PREAUTH_SOCKETS_PER_CLIENT),
         handshake_timeout: settings.handshake_timeout.unwrap_or(limits::HANDSHAKE_TIMEOUT),
+        tls,
     });
     let port = listeners.first().and_then(|listener| listener.local_addr().ok()).map_or(port, |address| address.port());
     gateway.set_port(port);
@@ -186,7 +190,8 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     gateway.tracker.spawn(refresh_health(Arc::clone(&gateway)));
     gateway.tracker.spawn(sweep(Arc::clone(&gateway)));
     gateway.tracker.spawn(reload::watch(Arc::clone(&gateway)));
-    lock.announce(&format!("ws://127.0.0.1:{port}"))?;
+    gateway.tracker.spawn(tls::watch::watch(Arc::clone(&gateway)));
+    lock.announce(&format!("{}://127.0.0.1:{port}", scheme(&gateway)))?;
     announce(&gateway, &plan, &loaded, port);
     wait_for_stop(&gateway).await;
     drain(&gateway).await;
@@ -214,6 +219,21 @@ fn load_or_last_good(options: &Options) -> Result<Loaded, StartError> {
     let warning = format!("{broken}. Started with the last good config; the file is taken once it is valid");
     loaded.settings.warnings.insert(0, warning);
     Ok(loaded)
+}
+
+/// The certificate of the listeners, made if there is none yet; `None` without `gateway.tls`.
+fn open_tls(settings: &ServerSettings, paths: &Paths) -> Result<Option<Arc<Tls>>, StartError> {
+    let config = &settings.config;
+    if !config.tls.enabled {
+        return Ok(None);
+    }
+    let opened = Tls::open(TlsFiles::of(config, paths), config.tls.auto_generate, &tls::make::names());
+    opened.map(|tls| Some(Arc::new(tls))).map_err(|error| StartError::Config(error.to_string()))
+}
+
+/// Scheme of the gateway's own URLs.
+fn scheme(gateway: &Gateway) -> &'static str {
+    if gateway.tls.is_some() { "wss" } else { "ws" }
 }
 
 fn level(text: Option<&str>) -> Option<Level> {
@@ -345,8 +365,8 @@ fn admit(gateway: &Arc<Gateway>, stream: Stream, peer: Peer, key: ClientKey) {
             gateway.tracker.spawn(http::serve(Arc::clone(gateway), stream, peer, slot));
         }
         None => {
-            // One attempt to say so; whoever floods does not read it anyway.
-            if let Stream::Tcp(stream) = &stream {
+            // One attempt to say so; whoever floods does not read it anyway. Under TLS it would be noise.
+            if let (Stream::Tcp(stream), None) = (&stream, &gateway.tls) {
                 let _ = stream.try_write(http::NO_ROOM);
             }
         }
@@ -390,11 +410,20 @@ async fn sweep(gateway: Arc<Gateway>) {
 
 /// Says where it listens and what to type next.
 fn announce(gateway: &Gateway, plan: &BindPlan, loaded: &Loaded, port: u16) {
-    let addresses: Vec<String> =
-        plan.addresses.iter().map(|address| format!("ws://{}", SocketAddr::new(*address, port))).collect();
+    let addresses: Vec<String> = plan
+        .addresses
+        .iter()
+        .map(|address| format!("{}://{}", scheme(gateway), SocketAddr::new(*address, port)))
+        .collect();
     let mode = loaded.runtime.policy.mode.name();
     tracing::info!("openclaw {} listening on {}", gateway.version, addresses.join(", "));
     tracing::info!("auth: {mode} ({})", auth_source(&loaded.settings));
+    if let Some(tls) = &gateway.tls {
+        let (certificate, file) = (tls.certificate(), tls.files.certificate.display());
+        tracing::info!("tls: {file}, valid until {}", tls::date(certificate.valid_s.1));
+        tracing::info!("tls: clients pin {} (or {})", certificate.fingerprint, certificate.key_fingerprint);
+        tls.warnings(now_ms() / 1000).iter().for_each(|warning| tracing::warn!("tls: {warning}"));
+    }
     tracing::info!("log file: {}", gateway.log_file().display());
     if mode == "none" {
         tracing::warn!("auth is off: every program on this machine may use this gateway");

@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
+use http::HeaderValue;
 use openclaw_config::{
-    gateway::{AuthMode, Network},
+    gateway::{AuthMode, Network, ReloadMode},
     settings::ServerSettings,
     source::Sourced,
 };
@@ -28,6 +29,10 @@ pub struct Runtime {
     pub node_allow: Vec<String>,
     /// `gateway.nodes.commands.deny`
     pub node_deny: Vec<String>,
+    /// `gateway.http.securityHeaders.strictTransportSecurity`
+    pub hsts: Option<HeaderValue>,
+    /// `gateway.reload.mode` is `off`: a renewed certificate waits too.
+    pub reload_off: bool,
     /// `logging.file`
     pub log_file: Option<String>,
     /// [`openclaw_config::Document::revision`] of the config these settings were read from.
@@ -46,8 +51,6 @@ pub enum RuntimeError {
     TrustedProxy,
     #[error("gateway.tailscale.mode \"{0}\" is not supported by this version yet; run: tailscale {0} {1}")]
     Tailscale(String, u16),
-    #[error("gateway.tls is not supported by this version yet; use an SSH tunnel, or a proxy that ends TLS")]
-    Tls,
 }
 
 impl Runtime {
@@ -70,9 +73,6 @@ impl Runtime {
         if settings.tailscale.value != openclaw_config::gateway::TailscaleMode::Off {
             return Err(RuntimeError::Tailscale(settings.tailscale.value.to_string(), settings.port.value));
         }
-        if config.tls.enabled {
-            return Err(RuntimeError::Tls);
-        }
         let generation = match &mode {
             Mode::None => None,
             Mode::Token(secret) | Mode::Password(secret) => Some(IssuerGeneration::of(secret)),
@@ -89,7 +89,7 @@ impl Runtime {
                     ui.allowed_origins.as_deref().unwrap_or_default(),
                     config.public_origin.as_deref(),
                     ui.dangerously_allow_host_header_origin_fallback,
-                    false,
+                    config.tls.enabled,
                 ),
             },
             limits: Limits {
@@ -103,6 +103,8 @@ impl Runtime {
             base_path: base_path.filter(|path| path != "/"),
             node_allow: config.nodes.allow_commands.clone(),
             node_deny: config.nodes.deny_commands.clone(),
+            hsts: config.http.strict_transport_security.as_deref().and_then(|text| text.parse().ok()),
+            reload_off: config.reload_mode == ReloadMode::Off,
             log_file,
             revision,
         })

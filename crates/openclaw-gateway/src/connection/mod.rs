@@ -45,6 +45,8 @@ pub(crate) struct Link<S = Stream> {
     ws: Ws,
     out: Vec<u8>,
     written: usize,
+    /// TLS took bytes it may not have sent yet.
+    unflushed: bool,
     inbox: Vec<Incoming>,
     /// The peer began or answered a close.
     parted: bool,
@@ -62,7 +64,7 @@ enum Step {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     fn new(stream: S, unsent: Vec<u8>) -> Self {
-        Self { stream, ws: Ws::default(), out: unsent, written: 0, inbox: Vec::new(), parted: false }
+        Self { stream, ws: Ws::default(), out: unsent, written: 0, unflushed: false, inbox: Vec::new(), parted: false }
     }
 
     fn owes(&self) -> bool {
@@ -87,6 +89,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Step::Lost),
                     Poll::Ready(Ok(n)) => {
                         self.written += n;
+                        self.unflushed = true;
                         if !self.owes() {
                             self.written = 0;
                             self.out.clear();
@@ -96,6 +99,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
                         }
                         return Poll::Ready(Step::Wrote);
                     }
+                    Poll::Pending => {}
+                }
+            }
+            if self.unflushed {
+                match Pin::new(&mut self.stream).poll_flush(cx) {
+                    Poll::Ready(Ok(())) => self.unflushed = false,
+                    Poll::Ready(Err(_)) => return Poll::Ready(Step::Lost),
                     Poll::Pending => {}
                 }
             }
@@ -139,7 +149,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             }
         };
         let _ = tokio::time::timeout(limits::CLOSE_GRACE, farewell).await;
-        let _ = poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx)).await as io::Result<()>;
+        // TLS says goodbye too, and a peer that does not read must not keep us.
+        let shutdown = poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx));
+        let _: Result<io::Result<()>, _> = tokio::time::timeout(limits::CLOSE_GRACE, shutdown).await;
     }
 }
 

@@ -17,8 +17,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, Method, Request, StatusCode, Version, header};
 use hyper::{body::Incoming as Body, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioTimer;
+use openclaw_protocol::limits;
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::{io::AsyncWriteExt as _, time::Instant};
 
 use self::{
     io::{HttpIo, Stream},
@@ -30,6 +31,7 @@ use crate::{
     clock::now_ms,
     connection,
     gateway::Gateway,
+    tls,
 };
 
 /// How long a request head may take, and how long a kept-alive connection may idle.
@@ -80,6 +82,7 @@ pub const ROUTES: &[Route] = &[
 /// Serves one accepted socket until it ends or becomes a WebSocket.
 pub async fn serve(gateway: Arc<Gateway>, stream: Stream, peer: Peer, slot: Slot) {
     let deadline = Instant::now() + gateway.handshake_timeout;
+    let Some(stream) = secured(&gateway, stream, &slot).await else { return };
     let upgrade: Arc<Mutex<Option<Evidence>>> = Arc::default();
     let service = {
         let (gateway, upgrade) = (Arc::clone(&gateway), Arc::clone(&upgrade));
@@ -104,11 +107,40 @@ pub async fn serve(gateway: Arc<Gateway>, stream: Stream, peer: Peer, slot: Slot
     };
     let Ok(Ok(parts)) = served else { return };
     let evidence = upgrade.lock().ok().and_then(|mut taken| taken.take());
-    let (stream, unsent) = parts.io.into_parts();
-    if let Some(evidence) = evidence {
-        // A task of its own: the state of the HTTP connection is dropped with this one.
-        let tracker = gateway.tracker.clone();
-        tracker.spawn(connection::run(gateway, stream, unsent, parts.read_buf, evidence, slot, deadline));
+    let (mut stream, unsent) = parts.io.into_parts();
+    match (evidence, &mut stream) {
+        (Some(evidence), _) => {
+            // A task of its own: the state of the HTTP connection is dropped with this one.
+            let tracker = gateway.tracker.clone();
+            tracker.spawn(connection::run(gateway, stream, unsent, parts.read_buf, evidence, slot, deadline));
+        }
+        // Without it the last answer could have been cut short by somebody on the way.
+        (None, Stream::Tls(tls)) => {
+            let _ = tokio::time::timeout(limits::CLOSE_GRACE, tls.shutdown()).await;
+        }
+        (None, _) => {}
+    }
+}
+
+/// Puts TLS under a TCP connection where the gateway speaks it. The head's time covers its handshake.
+async fn secured(gateway: &Gateway, stream: Stream, slot: &Slot) -> Option<Stream> {
+    let (tls, tcp) = match (&gateway.tls, stream) {
+        (Some(tls), Stream::Tcp(tcp)) => (tls, tcp),
+        (_, other) => return Some(other),
+    };
+    let secured = tokio::select! {
+        biased;
+        () = slot.evicted.cancelled() => return None,
+        () = gateway.cancel.cancelled() => return None,
+        secured = tokio::time::timeout(HEAD_TIMEOUT, tls::accept(tls, tcp)) => secured,
+    };
+    match secured {
+        Ok(Ok(stream)) => Some(Stream::Tls(Box::new(stream))),
+        Ok(Err(refused)) => {
+            tracing::debug!("a connection without TLS: {refused}");
+            None
+        }
+        Err(_) => None,
     }
 }
 
@@ -128,6 +160,9 @@ async fn answer(
     }
     if request.method() == Method::HEAD {
         response = response.map(|_| reply::empty());
+    }
+    if let Some(hsts) = &gateway.runtime.load().hsts {
+        response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
     }
     response
 }
