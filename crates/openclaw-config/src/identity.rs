@@ -66,9 +66,41 @@ pub fn load_or_create(paths: &Paths) -> Result<DeviceKey, IdentityError> {
         return Ok(key);
     }
     let key = DeviceKey::from_seed(&files::random::<32>()?);
-    let created_at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_millis());
-    store(paths, &key, i64::try_from(created_at_ms).unwrap_or(i64::MAX))?;
+    store(paths, &key, now_ms())?;
     Ok(key)
+}
+
+/// Writes a key that was made in memory, unless there is one already. True when it was written.
+pub fn keep(paths: &Paths, key: &DeviceKey) -> Result<bool, IdentityError> {
+    let file = paths.identity_file();
+    files::create_private_dir(&paths.state_dir)?;
+    if let Some(dir) = file.parent() {
+        files::create_private_dir(dir)?;
+    }
+    let _lock = FileLock::acquire(&with_suffix(&file, ".lock"), PATIENCE)?;
+    if exists(paths) {
+        return Ok(false);
+    }
+    store(paths, key, now_ms())?;
+    Ok(true)
+}
+
+/// Removes this machine's key, if it is this one. Gateways that know it have to be paired with anew.
+pub fn discard(paths: &Paths, device: &DeviceId) -> Result<(), IdentityError> {
+    let file = paths.identity_file();
+    if !exists(paths) {
+        return Ok(());
+    }
+    let _lock = FileLock::acquire(&with_suffix(&file, ".lock"), PATIENCE)?;
+    if load(paths)?.is_some_and(|key| key.id() == *device) {
+        fs::remove_file(&file).map_err(|source| FileError::Io { action: "remove", path: file.clone(), source })?;
+    }
+    Ok(())
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_millis());
+    i64::try_from(since).unwrap_or(i64::MAX)
 }
 
 /// Writes a key, as for an identity brought over from another state directory. Replaces an existing one.
@@ -130,6 +162,19 @@ mod tests {
         let public = openclaw_protocol::PublicKey::parse(json["publicKeyPem"].as_str().unwrap()).unwrap();
         assert_eq!(public.device_id(), ids[0]);
         assert!(json["privateKeyPem"].as_str().unwrap().starts_with("-----BEGIN PRIVATE KEY-----\n"));
+    }
+
+    #[test]
+    fn a_key_made_in_memory_is_kept_once_and_discarded_by_name() {
+        let (_dir, paths) = machine();
+        let (first, second) = (DeviceKey::from_seed(&[1; 32]), DeviceKey::from_seed(&[2; 32]));
+        assert!(keep(&paths, &first).unwrap());
+        assert!(!keep(&paths, &second).unwrap());
+        discard(&paths, &second.id()).unwrap();
+        assert_eq!(load(&paths).unwrap().map(|key| key.id()), Some(first.id()));
+        discard(&paths, &first.id()).unwrap();
+        assert!(!exists(&paths));
+        discard(&paths, &first.id()).unwrap();
     }
 
     /// A file made with Node's crypto, as release 2026.2.26 has it.
