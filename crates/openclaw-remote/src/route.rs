@@ -4,22 +4,29 @@
 //! that proved its identity and then refuses ends the race, since every path leads to the same one; a path that merely does
 //! not work leaves it to the others. What loses is dropped: sockets close, and an ssh of our own ends with its future.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use openclaw_config::{Paths, connections::ConnectionName};
+use openclaw_config::Paths;
 use openclaw_protocol::{Secret, connect::ConnectParams};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     client::{Client, Events},
     connect::{DeviceStore, DeviceUse, Plan, Secrets, Waiting, connect},
     deadline::Deadline,
-    dial::{Endpoint, is_owner_socket},
+    dial::Endpoint,
     error::{Error, PathFailure, PathFailures},
     path::{GatewayPath, Route},
-    ssh::{Forward, Interaction, SshSpec, socket_dir},
+    ssh::{Forward, Interaction, SshSpec},
+    tunnel,
 };
+
+/// A supervisor answers at once or is stuck.
+const TUNNEL_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What is asked of the gateway, whichever path leads to it.
 #[derive(Clone)]
@@ -39,8 +46,8 @@ pub struct Ask<'a> {
 /// Where this profile's tunnels are.
 #[derive(Clone, Debug)]
 pub struct Tunnels {
-    /// One directory per running supervisor.
-    dir: PathBuf,
+    /// `tunnels/` below it has one directory per supervisor.
+    state_dir: PathBuf,
     /// Sockets of an ssh that lives as long as one command.
     own: PathBuf,
     interaction: Interaction,
@@ -86,7 +93,7 @@ impl Carrier {
 impl Tunnels {
     pub fn new(paths: &Paths) -> Self {
         let own = paths.state_dir.join("ssh");
-        Self { dir: paths.tunnels_dir(), own, interaction: Interaction::Batch }
+        Self { state_dir: paths.state_dir.clone(), own, interaction: Interaction::Batch }
     }
 
     /// Lets an ssh of our own ask the person at the terminal.
@@ -95,11 +102,11 @@ impl Tunnels {
         self
     }
 
-    /// The near end of a tunnel that is kept for this connection or this very spec.
-    pub fn running(&self, name: Option<&ConnectionName>, spec: &SshSpec) -> Option<PathBuf> {
-        let _ = spec;
-        let socket = socket_dir(&self.dir.join(name?.as_str())).ok()?.join("sock");
-        is_owner_socket(&socket).then_some(socket)
+    /// The near end of a running tunnel that leads where `spec` leads. A tunnel that is known to be down just now counts as
+    /// none, and so does one that does not say how it is.
+    pub async fn running(&self, spec: &SshSpec) -> Option<PathBuf> {
+        let (dir, status) = timeout(TUNNEL_PATIENCE, tunnel::find(&self.state_dir, spec)).await.ok()??;
+        (status.state == tunnel::State::Up).then(|| dir.socket())
     }
 }
 
@@ -152,20 +159,26 @@ pub async fn open(
     ask: &Ask<'_>,
     waiting: &(dyn Fn(Waiting) + Sync),
 ) -> Result<(Link, Events), Error> {
-    let running: Vec<bool> = route
-        .paths
-        .iter()
-        .map(|path| matches!(path, GatewayPath::Ssh(spec) if ask.tunnels.running(route.name.as_ref(), spec).is_some()))
-        .collect();
+    let mut tunnels = Vec::with_capacity(route.paths.len());
+    for path in &route.paths {
+        tunnels.push(match path {
+            GatewayPath::Direct(_) => None,
+            GatewayPath::Ssh(spec) => ask.tunnels.running(spec).await,
+        });
+    }
+    let tunnels = &tunnels;
     let delays: Vec<Duration> =
-        route.paths.iter().zip(&running).map(|(path, running)| path.head_start(*running)).collect();
+        route.paths.iter().zip(tunnels).map(|(path, tunnel)| path.head_start(tunnel.is_some())).collect();
     let mut starts = Starts::new(&delays);
     let mut attempts = FuturesUnordered::new();
     let mut failures: Vec<Option<Error>> = route.paths.iter().map(|_| None).collect();
     let started = Instant::now();
     loop {
         while let Some(index) = starts.due(started.elapsed()) {
-            attempts.push(async move { (index, attempt(route, &route.paths[index], ask, waiting).await) });
+            attempts.push(async move {
+                let tunnel = tunnels[index].as_deref();
+                (index, attempt(route, &route.paths[index], tunnel, ask, waiting).await)
+            });
         }
         let next = starts.next().map(|delay| started + delay);
         tokio::select! {
@@ -209,6 +222,7 @@ fn failure(route: &Route, failures: Vec<Option<Error>>) -> Error {
 async fn attempt(
     route: &Route,
     path: &GatewayPath,
+    tunnel: Option<&Path>,
     ask: &Ask<'_>,
     waiting: &(dyn Fn(Waiting) + Sync),
 ) -> Result<(Link, Events), Error> {
@@ -220,8 +234,8 @@ async fn attempt(
         }
         GatewayPath::Ssh(spec) => spec,
     };
-    if let Some(socket) = ask.tunnels.running(route.name.as_ref(), spec) {
-        let endpoint = Endpoint::Tunnel { socket, origin: spec.origin() };
+    if let Some(socket) = tunnel {
+        let endpoint = Endpoint::Tunnel { socket: socket.to_owned(), origin: spec.origin() };
         match connect(plan(route, &endpoint, ask), waiting).await {
             Ok((client, events)) => {
                 return Ok((Link { client, taken: taken(Carrier::Tunnel), forward: None }, events));

@@ -33,6 +33,9 @@ pub struct Root {
     /// Isolated profile: state in ~/.openclaw-<NAME>
     #[arg(long, global = true, value_name = "NAME", help_heading = "Profile and output", allow_hyphen_values = true)]
     pub profile: Option<String>,
+    /// A saved gateway (openclaw connections ls), or "local" for the one on this machine
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Profile and output")]
+    pub on: Option<String>,
     /// Log level on stderr
     #[arg(long, global = true, value_name = "LEVEL", help_heading = "Profile and output")]
     pub log_level: Option<LogLevel>,
@@ -65,6 +68,8 @@ pub enum Command {
     Status(Status),
     /// Read the gateway's log
     Logs(Logs),
+    /// The gateways this machine knows by name
+    Connections(crate::command::connections::ConnectionsArgs),
     /// Paired devices and pending pairing requests
     Devices(Devices),
     /// Pending pairing requests, approved by code
@@ -101,6 +106,7 @@ impl Command {
             Self::Health(args) => args.json,
             Self::Status(args) => args.json,
             Self::Logs(args) => args.at.target.json,
+            Self::Connections(args) => args.wants_json(),
             Self::Devices(args) => match &args.command {
                 DevicesCommand::List(at) => at.json,
                 DevicesCommand::Approve(args) => args.at.json,

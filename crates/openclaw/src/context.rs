@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use openclaw_config::{Document, Env, GatewayConfig, Issue, Paths, Profile, SecretContext, schema};
+use openclaw_config::{
+    Document, Env, GatewayConfig, Issue, Paths, Profile, SecretContext, credentials::On, schema,
+};
 
 use crate::{
     args::Root,
@@ -15,6 +17,8 @@ pub struct Context {
     pub output: Output,
     pub env: Env,
     pub paths: Paths,
+    /// `--on`.
+    pub on: Option<On>,
 }
 
 /// The config as far as it can be used.
@@ -39,7 +43,11 @@ impl Context {
         let profile = Profile::choose(root.dev, root.profile.as_deref())?;
         let paths = Paths::resolve(&env, profile)?;
         env.load_state_dotenv(&paths).map_err(|error| Failure::new(error.to_string()))?;
-        Ok(Self { output: Output::detect(root.no_color), env, paths })
+        let on = match root.on.as_deref() {
+            Some(name) => Some(name.parse().map_err(|error| Failure::new(format!("--on: {error}.")))?),
+            None => None,
+        };
+        Ok(Self { output: Output::detect(root.no_color), env, paths, on })
     }
 
     /// The config file's path for people.

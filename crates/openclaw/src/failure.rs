@@ -1,6 +1,6 @@
 //! How a command fails: what failed, why, what next on stderr, and the JSON envelope on stdout.
 
-use openclaw_remote::{Error as RemoteError, Place, Remedy};
+use openclaw_remote::{Error as RemoteError, Place, Remedy, error::PathFailure};
 use serde_json::{Value, json};
 
 use crate::output::{self, Style, Tone, inert};
@@ -55,6 +55,13 @@ impl Failure {
         });
         if let Some(cause) = cause(error) {
             shape["reason"] = json!(cause);
+        }
+        if let RemoteError::Paths(all) = error {
+            let path = |failure: &PathFailure| {
+                json!({"path": failure.path, "stage": failure.error.stage().as_str(), "kind": failure.error.kind(),
+                    "reason": reason(&failure.error)})
+            };
+            shape["paths"] = all.failures.iter().map(path).collect();
         }
         if let Some(answered) = error.shape() {
             shape["code"] = serde_json::to_value(answered.code).unwrap_or_default();
@@ -153,9 +160,21 @@ impl Failure {
     }
 }
 
-fn capitalised(text: &str) -> String {
+pub fn capitalised(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}
+
+/// One line for one path: what failed there, and why.
+pub fn reason(error: &RemoteError) -> String {
+    let what = match error {
+        // Its text repeats the address.
+        RemoteError::Connect { failure, .. } => failure.errno().map(|errno| format!("{errno}.")),
+        _ => Some(capitalised(&inert(&error.to_string()))),
+    };
+    let what = what.map(|what| if what.ends_with('.') { what } else { format!("{what}.") });
+    let why = why(error).into_iter().next();
+    what.into_iter().chain(why).collect::<Vec<_>>().join(" ")
 }
 
 /// The innermost reason, made fit for a terminal.
@@ -171,6 +190,11 @@ fn cause(error: &RemoteError) -> Option<String> {
 fn why(error: &RemoteError) -> Vec<String> {
     use openclaw_remote::error::ConnectFailure as C;
     match error {
+        RemoteError::Paths(all) => {
+            let each = all.failures.iter().map(|failure| format!("  {}: {}", inert(&failure.path), reason(&failure.error)));
+            let leading = if error.reached_gateway() { why(error.leading()) } else { Vec::new() };
+            leading.into_iter().chain(each).collect()
+        }
         RemoteError::Connect { failure, source, .. } => vec![match failure {
             C::Refused => "The machine answered, and nothing listens on that port.".to_owned(),
             C::TimedOut => "Nobody answered: the machine is off, or a firewall drops the packets.".to_owned(),

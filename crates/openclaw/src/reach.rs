@@ -1,12 +1,21 @@
 //! From a command's arguments to an open connection, with failures that say where it went and why.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use openclaw_config::credentials::{ClientFlags, Considered, CredentialError, Surface, UrlSource};
+use openclaw_config::{
+    Connections,
+    connections::ConnectionsError,
+    credentials::{ClientFlags, Considered, CredentialError, Surface, UrlSource},
+};
 use openclaw_protocol::Secret;
 use openclaw_remote::{
-    Client, Deadline, Endpoint, Error as RemoteError, Events, Place, Target, TargetError,
+    Deadline, Endpoint, Error as RemoteError, Events, Link, Place, Target, TargetError,
     connect::{DeviceStore as _, DeviceUse, Persona, Plan, Secrets, Waiting, connect},
+    route::{self, Ask, Tunnels},
+    rules::RuleError,
     store::IdentityStore,
 };
 use serde_json::{Value, json};
@@ -14,7 +23,7 @@ use serde_json::{Value, json};
 use crate::{
     args::PortTargetArgs,
     context::{Context, Loaded},
-    failure::Failure,
+    failure::{Failure, capitalised},
     output::inert,
 };
 
@@ -36,10 +45,23 @@ pub struct Reach<'a> {
     pub loaded: Loaded,
     pub target: Target,
     store: IdentityStore,
+    tunnels: Tunnels,
     timeout: Duration,
 }
 
 impl Context {
+    /// Flags as the credential rules take them, `--on` among them.
+    pub fn flags(&self, at: &PortTargetArgs) -> ClientFlags {
+        let secret = |text: &Option<String>| text.as_deref().and_then(Secret::from_input);
+        ClientFlags {
+            url: at.target.url.clone(),
+            token: secret(&at.target.token),
+            password: secret(&at.target.password),
+            port: at.port,
+            on: self.on.clone(),
+        }
+    }
+
     /// Settles target, credentials and deadline for a command that acts. Sends nothing.
     ///
     /// An unusable config stops it, since it might act on the wrong gateway; only the owner's socket, which can lead
@@ -72,26 +94,25 @@ impl Context {
         surface: Surface,
         default_timeout: Duration,
     ) -> Result<Reach<'_>, Failure> {
-        let target = Target::resolve(surface, &flags(at), &loaded.gateway, self.secrets(&loaded.document))
+        let target = Target::resolve(surface, &self.flags(at), &loaded.gateway, self.secrets(&loaded.document))
             .map_err(|error| self.no_target(&error, at))?;
         let timeout = at.target.timeout.map_or(default_timeout, Duration::from_millis);
-        Ok(Reach { context: self, loaded, target, store: IdentityStore::new(self.paths.clone()), timeout })
+        let (store, tunnels) = (IdentityStore::new(self.paths.clone()), Tunnels::new(&self.paths));
+        Ok(Reach { context: self, loaded, target, store, tunnels, timeout })
     }
 
     /// Why there is no target, in the reference's layout.
     pub fn no_target(&self, error: &TargetError, at: &PortTargetArgs) -> Failure {
         let failure = match error {
             TargetError::Credentials(error) => credential_failure(error),
-            TargetError::Url { from, error } => {
-                // The URL itself may hold a secret, so it is not repeated.
-                let failure = Failure::new(format!("Unusable gateway URL: {error}.")).fact("Source", from.as_str());
-                match from {
-                    UrlSource::RemoteConfig => {
-                        failure.remedy("set another", "openclaw config set gateway.remote.url wss://host:port")
-                    }
-                    _ => failure,
-                }
-            }
+            TargetError::Rule { from, error } => unusable(*from, error),
+            TargetError::Connections(error) => no_connection(error),
+            TargetError::NoPath { name } | TargetError::BadPath { name, .. } => Failure::new(format!("{error}."))
+                .remedy("look at it", format!("openclaw connections show {name}"))
+                .remedy("or forget it, then connect anew", format!("openclaw connections rm {name}")),
+            TargetError::Edge(unread) => Failure::new(format!("{error}."))
+                .detail("Nothing was sent: the edge in front of the gateway would refuse it without the header.")
+                .remedy("see the reference", format!("openclaw config get {}", unread.path)),
             other => Failure::new(other.to_string()),
         };
         let url = at.target.url.as_deref().map(str::trim).filter(|url| !url.is_empty() && !url.contains('@'));
@@ -102,14 +123,38 @@ impl Context {
     }
 }
 
-/// Flags as the credential rules take them.
-pub fn flags(at: &PortTargetArgs) -> ClientFlags {
-    let secret = |text: &Option<String>| text.as_deref().and_then(Secret::from_input);
-    ClientFlags {
-        url: at.target.url.clone(),
-        token: secret(&at.target.token),
-        password: secret(&at.target.password),
-        port: at.port,
+/// A URL that means nothing, alone or beside the rest of `gateway.remote`. The URL itself may hold a secret, so it is not
+/// repeated.
+fn unusable(from: UrlSource, error: &RuleError) -> Failure {
+    let (message, remedy) = match error {
+        RuleError::Url(_) | RuleError::SshUrl(_) => (
+            format!("Unusable gateway URL: {error}."),
+            Some(("set another", "openclaw config set gateway.remote.url wss://host:port")),
+        ),
+        RuleError::SshTarget(_) | RuleError::NoSshTarget => (
+            format!("{error}."),
+            Some(("set it", "openclaw config set gateway.remote.sshTarget user@host")),
+        ),
+        RuleError::SshUrlDirect => {
+            (format!("{error}."), Some(("let ssh carry it", "openclaw config set gateway.remote.transport ssh")))
+        }
+    };
+    let failure = Failure::new(message).fact("Source", from.as_str());
+    match (from, remedy) {
+        (UrlSource::RemoteConfig | UrlSource::SshTarget, Some((what, command))) => failure.remedy(what, command),
+        _ => failure,
+    }
+}
+
+/// The saved connections have no such name, or cannot be read.
+pub fn no_connection(error: &ConnectionsError) -> Failure {
+    let failure = Failure::new(format!("{}.", capitalised(&inert(&error.to_string()))));
+    match error {
+        ConnectionsError::Unknown { .. } => failure.remedy("see which there are", "openclaw connections ls"),
+        ConnectionsError::Damaged { .. } => failure
+            .detail("It was left as it is. Repair it, or move it away and connect anew; --on local works meanwhile."),
+        ConnectionsError::File(_) => failure.remedy("see who may read the state directory", "openclaw doctor"),
+        ConnectionsError::Taken(_) => failure,
     }
 }
 
@@ -132,12 +177,12 @@ impl Reach<'_> {
     pub fn describe(&self) -> String {
         match &self.target.owner_socket {
             Some(path) => format!("{} (owner's socket)", inert(&self.context.paths.display(path))),
-            None => format!("{} ({})", inert(&self.target.url.to_string()), self.target.source.as_str()),
+            None => format!("{} ({})", inert(&self.target.shown()), self.target.named_by()),
         }
     }
 
     /// Connects: over the owner's socket where that is possible, else as the credentials say.
-    pub async fn open(&self, persona: Persona, scopes: &[&str], device: DeviceUse) -> Result<Client, RemoteError> {
+    pub async fn open(&self, persona: Persona, scopes: &[&str], device: DeviceUse) -> Result<Link, RemoteError> {
         let progress = self.context.output.progress(format!("Connecting to {} …", self.describe()));
         self.open_with(persona, scopes, device, &|text| progress.say(text)).await
     }
@@ -149,57 +194,67 @@ impl Reach<'_> {
         scopes: &[&str],
         device: DeviceUse,
         say: &(dyn Fn(String) + Sync),
-    ) -> Result<Client, RemoteError> {
-        self.open_events(persona, scopes, device, say).await.map(|(client, _)| client)
+    ) -> Result<Link, RemoteError> {
+        self.open_events(persona, scopes, device, say).await.map(|(link, _)| link)
     }
 
-    async fn open_events(
+    /// The same with the events of the connection.
+    pub async fn open_events(
         &self,
         persona: Persona,
         scopes: &[&str],
         device: DeviceUse,
         say: &(dyn Fn(String) + Sync),
-    ) -> Result<(Client, Events), RemoteError> {
+    ) -> Result<(Link, Events), RemoteError> {
         let deadline = Deadline::after(self.timeout);
+        let waiting = |Waiting::Starting(text): Waiting| say(format!("The gateway is starting ({}) …", inert(&text)));
         if let Some(path) = &self.target.owner_socket {
             let endpoint = Endpoint::OwnerSocket(path.clone());
-            match self.attempt(&endpoint, persona, scopes, device, Secrets::default(), deadline, say).await {
+            let plan = Plan {
+                endpoint: &endpoint,
+                params: persona.params(scopes),
+                secrets: Secrets::default(),
+                device,
+                stored_tokens: false,
+                store: &self.store,
+                deadline,
+                gateway: None,
+                bootstrap: None,
+            };
+            match connect(plan, &waiting).await {
                 // A socket left behind by a killed gateway: ask the port instead.
                 Err(RemoteError::Connect { .. }) => {}
-                other => return other,
+                other => return other.map(|(client, events)| (Link::of(client), events)),
             }
         }
         let secrets = match self.target.secrets() {
             Ok(secrets) => secrets,
             Err(error) => return Err(RemoteError::Credentials(Box::new(error.clone()))),
         };
-        self.attempt(&self.target.endpoint(), persona, scopes, device, secrets, deadline, say).await
-    }
-
-    #[allow(clippy::too_many_arguments)] // One call site above; a struct would only repeat the names.
-    async fn attempt(
-        &self,
-        endpoint: &Endpoint,
-        persona: Persona,
-        scopes: &[&str],
-        device: DeviceUse,
-        secrets: Secrets,
-        deadline: Deadline,
-        say: &(dyn Fn(String) + Sync),
-    ) -> Result<(Client, Events), RemoteError> {
-        let stored_tokens = self.target.may_use_stored_tokens();
-        let plan = Plan {
-            endpoint,
+        let ask = Ask {
             params: persona.params(scopes),
             secrets,
             device,
-            stored_tokens,
+            stored_tokens: self.target.may_use_stored_tokens(),
             store: &self.store,
             deadline,
-            gateway: None,
             bootstrap: None,
+            tunnels: &self.tunnels,
         };
-        connect(plan, &|Waiting::Starting(text)| say(format!("The gateway is starting ({}) …", inert(&text)))).await
+        let opened = route::open(&self.target.route, &ask, &waiting).await?;
+        self.note_use(&opened.0);
+        Ok(opened)
+    }
+
+    /// Notes in the saved connection that it works and by which path. What cannot be noted stops nothing.
+    fn note_use(&self, link: &Link) {
+        let (Some(name), Some(taken)) = (&self.target.route.name, &link.taken) else { return };
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+        let noted = Connections::new(&self.context.paths).note_use(name, taken.path.kind(), now_ms);
+        if let Err(error) = noted {
+            tracing::debug!(%error, "the use of the connection could not be noted");
+        }
     }
 
     /// Adds where it went to an error.
@@ -211,11 +266,11 @@ impl Reach<'_> {
             _ => Failure::remote(error, &target.place),
         };
         let failure = self.explain(failure, error);
-        let source = target.source.as_str();
+        let source = target.named_by();
         let bind = target.is_local().then(|| self.loaded.gateway.bind.map_or("loopback", |bind| bind.as_str()));
         let failure = failure
-            .fact("Gateway target", inert(&target.url.to_string()).into_owned())
-            .fact("Source", source)
+            .fact("Gateway target", inert(&target.shown()).into_owned())
+            .fact("Source", source.clone())
             .fact("Config", inert(&paths.display(&paths.config_file)).into_owned());
         let failure = match bind {
             Some(bind) => failure.fact("Bind", bind),
@@ -224,7 +279,7 @@ impl Reach<'_> {
         failure.beside(
             "gateway",
             json!({
-                "url": target.url.to_string(), "urlSource": source,
+                "url": target.shown_url, "urlSource": source,
                 "bindDetail": bind.map(|bind| format!("Bind: {bind}")),
             }),
         )
@@ -232,7 +287,7 @@ impl Reach<'_> {
 
     /// What only this side knows: which credential was sent, and where else the gateway may be.
     fn explain(&self, failure: Failure, error: &RemoteError) -> Failure {
-        match error {
+        match error.leading() {
             RemoteError::Auth(_) => match &self.target.credentials {
                 Ok(resolution) => {
                     let sent: Vec<&str> =

@@ -160,10 +160,9 @@ fn s_036_s_045_the_tunnel_hint_follows_the_port() {
     expect(&hint(&format!("{{gateway: {{{token}}}}}"), &[("OPENCLAW_GATEWAY_PORT", "28002")], &["health"]), 28002);
     expect(&hint(&format!("{{gateway: {{{token}}}}}"), &[], &["gateway", "health", "--port", "28003"]), 28003);
     // S-058: remote mode with a loopback URL means a tunnel that is not up.
-    let remote = "{gateway: {mode: 'remote', remote: {url: 'ws://127.0.0.1:28004', token: 'R', remotePort: 18789,
-        sshTarget: 'me@box'}}}";
+    let remote = "{gateway: {mode: 'remote', remote: {url: 'ws://127.0.0.1:28004', token: 'R', remotePort: 18789}}}";
     let text = hint(remote, &[], &["health"]);
-    assert!(text.contains("Open the tunnel on this machine: ssh -N -L 28004:127.0.0.1:18789 me@box"), "{text}");
+    assert!(text.contains("Open the tunnel on this machine: ssh -N -L 28004:127.0.0.1:18789 user@host"), "{text}");
 }
 
 #[test]

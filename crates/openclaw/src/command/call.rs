@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use openclaw_remote::{
-    Client, Error as RemoteError, GatewayUrl,
+    Client, Error as RemoteError, GatewayPath, GatewayUrl, Link, Target,
     connect::{DeviceUse, Persona},
+    ssh::{SshTarget, SshTargetError},
 };
 use serde_json::Value;
 
@@ -24,12 +25,11 @@ pub fn run(context: &Context, args: &GatewayCall) -> Outcome {
     let params = object(&args.params)?;
     let reach = context.reach(&args.at, DEFAULT_TIMEOUT)?;
     if let Some(expected) = &args.expect_url {
-        let expected = GatewayUrl::parse(expected).map_err(|error| Failure::new(format!("--expect-url: {error}.")))?;
-        if expected != reach.target.url {
+        if !is_target(&reach.target, expected)? {
             return Err(Failure::new("The gateway target is not the expected one; nothing was sent.")
-                .fact("Expected", expected.to_string())
-                .fact("Gateway target", inert(&reach.target.url.to_string()).into_owned())
-                .fact("Source", reach.target.source.as_str()));
+                .fact("Expected", inert(expected).into_owned())
+                .fact("Gateway target", inert(&reach.target.shown()).into_owned())
+                .fact("Source", reach.target.named_by()));
         }
     }
     let answer = block_on(async {
@@ -43,6 +43,18 @@ pub fn run(context: &Context, args: &GatewayCall) -> Outcome {
         output::json(&answer);
     }
     Ok(0)
+}
+
+/// Whether a path of the target has this URL.
+fn is_target(target: &Target, expected: &str) -> Result<bool, Failure> {
+    let bad = |error: String| Failure::new(format!("--expect-url: {error}."));
+    if SshTarget::is_url(expected) {
+        let expected: SshTarget = expected.parse().map_err(|error: SshTargetError| bad(error.to_string()))?;
+        return Ok(target.route.paths.iter().any(|path| matches!(path, GatewayPath::Ssh(spec) if spec.target == expected)));
+    }
+    let expected = GatewayUrl::parse(expected).map_err(|error| bad(error.to_string()))?;
+    let direct = |path: &GatewayPath| matches!(path, GatewayPath::Direct(path) if path.url == expected);
+    Ok(target.url == expected || target.route.paths.iter().any(direct))
 }
 
 async fn call(reach: &Reach<'_>, args: &GatewayCall, params: &Value) -> Result<Value, RemoteError> {
@@ -63,7 +75,7 @@ async fn call(reach: &Reach<'_>, args: &GatewayCall, params: &Value) -> Result<V
     Ok(answer)
 }
 
-async fn open(reach: &Reach<'_>, scope: &str) -> Result<Client, RemoteError> {
+async fn open(reach: &Reach<'_>, scope: &str) -> Result<Link, RemoteError> {
     reach.open_with(Persona::Cli, &[scope], DeviceUse::WhenNeeded, &|_| ()).await
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use openclaw_config::credentials::{ClientFlags, Surface};
-use openclaw_remote::{Deadline, Error as RemoteError, Target, TargetError, store::IdentityStore};
+use openclaw_remote::{Deadline, Error as RemoteError, Target, TargetError};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -13,7 +13,7 @@ use crate::{
     context::{Context, Loaded},
     failure::{Failure, Outcome},
     output::{self, Style, Tone, inert, time},
-    reach::{block_on, flags},
+    reach::block_on,
 };
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -48,9 +48,9 @@ pub fn run(context: &Context, args: &PortTargetArgs) -> Outcome {
 async fn probe_all(context: &Context, entries: Vec<Entry>, timeout: Duration) -> Vec<(Entry, Probed)> {
     let mut tasks = JoinSet::new();
     for (index, entry) in entries.into_iter().enumerate() {
-        let store = IdentityStore::new(context.paths.clone());
+        let paths = context.paths.clone();
         tasks.spawn(async move {
-            let probed = probe(&entry.target, &store, Deadline::after(timeout), Depth::Read).await;
+            let probed = probe(&entry.target, &paths, Deadline::after(timeout), Depth::Read).await;
             (index, entry, probed)
         });
     }
@@ -63,7 +63,7 @@ async fn probe_all(context: &Context, entries: Vec<Entry>, timeout: Duration) ->
 fn entries(context: &Context, loaded: &Loaded, args: &PortTargetArgs) -> Result<(Vec<Entry>, u16), Failure> {
     let secrets = context.secrets(&loaded.document);
     let refused = |error: TargetError| context.no_target(&error, args);
-    let given = flags(args);
+    let given = context.flags(args);
     // Explicit credentials belong to the target the command line means: the URL, else what the mode says.
     let main = Target::resolve(Surface::Probe, &given, &loaded.gateway, secrets).map_err(refused)?;
     let none = ClientFlags::default();
@@ -95,9 +95,9 @@ fn entries(context: &Context, loaded: &Loaded, args: &PortTargetArgs) -> Result<
     }
     let mut seen: Vec<String> = Vec::new();
     found.retain(|entry| {
-        let url = entry.target.url.to_string();
-        let new = !seen.contains(&url);
-        seen.push(url);
+        let place = entry.target.shown();
+        let new = !seen.contains(&place);
+        seen.push(place);
         new
     });
     Ok((found, local_port))
@@ -178,7 +178,7 @@ impl Report {
                     _ => Value::Null,
                 };
                 json!({
-                    "id": entry.id, "kind": entry.id, "url": entry.target.url.to_string(),
+                    "id": entry.id, "kind": entry.id, "url": entry.target.shown_url,
                     "urlSource": entry.target.source.as_str(), "active": true, "tunnel": null,
                     "connect": {
                         "ok": probed.connected(), "rpcOk": probed.connected() && probed.error.is_none(),
@@ -235,7 +235,7 @@ impl Report {
     }
 
     fn render_target(&self, style: Style, entry: &Entry, probed: &Probed) -> String {
-        let url = inert(&entry.target.url.to_string()).into_owned();
+        let url = inert(&entry.target.shown()).into_owned();
         let mut text = format!("{} {}\n", style.paint(Tone::Title, entry.label), style.paint(Tone::Command, &url));
         let rpc = match (&probed.error, probed.connected()) {
             (None, true) => style.paint(Tone::Good, "ok"),

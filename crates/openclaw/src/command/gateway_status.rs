@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use openclaw_config::{BindMode, Mode};
 use openclaw_gateway::ports::{self, Listener};
-use openclaw_remote::{Deadline, store::IdentityStore};
+use openclaw_remote::Deadline;
 use serde_json::{Value, json};
 
-use super::probe::{Depth, Probed, millis, probe, short};
+use super::probe::{Depth, Probed, millis, path_json, path_words, probe, short};
 use crate::{
     args::GatewayStatus,
     context::{Context, Problem},
@@ -26,10 +26,9 @@ pub fn run(context: &Context, args: &GatewayStatus) -> Outcome {
         None
     } else {
         let probed = block_on(async {
-            let _progress = context.output.progress(format!("Probing {} …", reach.target.url));
-            let store = IdentityStore::new(context.paths.clone());
+            let _progress = context.output.progress(format!("Probing {} …", inert(&reach.target.shown())));
             let depth = if args.deep { Depth::Read } else { Depth::Connect };
-            Ok(probe(&reach.target, &store, Deadline::after(reach.timeout()), depth).await)
+            Ok(probe(&reach.target, &context.paths, Deadline::after(reach.timeout()), depth).await)
         })?;
         Some(probed)
     };
@@ -201,7 +200,7 @@ impl<'a> Report<'a> {
                 "auth": probed.auth_json(), "server": probed.server_json(),
                 "version": probed.hello.as_ref().map(|hello| &hello.version),
                 "protocol": probed.hello.as_ref().map(|hello| hello.protocol),
-                "latencyMs": millis(probed.latency), "url": target.url.to_string(),
+                "latencyMs": millis(probed.latency), "url": target.shown_url, "path": path_json(probed),
                 "error": probed.error.as_ref().map(short), "failure": failure, "connectFailure": connect_failure,
             })
         });
@@ -213,8 +212,9 @@ impl<'a> Report<'a> {
             "gateway": {
                 "mode": if self.mode == Mode::Remote { "remote" } else { "local" },
                 "bindMode": self.bind.as_str(), "bindHost": self.bind_host, "port": self.port,
-                "portSource": self.port_source, "probeUrl": target.url.to_string(),
+                "portSource": self.port_source, "probeUrl": target.shown_url,
                 "probeUrlSource": target.source.as_str(),
+                "connection": target.route.name,
                 "controlUiLinks": {"httpUrl": target.url.to_http(), "wsUrl": target.url.to_string()},
                 "probeNote": self.note(),
                 "version": self.probed.as_ref().and_then(|p| p.hello.as_ref()).map(|hello| &hello.version),
@@ -244,8 +244,8 @@ impl<'a> Report<'a> {
                 format!("bind={} ({}), port={} ({})", self.bind.as_str(), self.bind_host, self.port, self.port_source);
             line("Gateway", &bind);
         }
-        let url = inert(&target.url.to_string()).into_owned();
-        let source = target.source.as_str();
+        let url = inert(&target.shown()).into_owned();
+        let source = target.named_by();
         line("Probe target", &format!("{} ({source})", style.paint(Tone::Command, &url)));
         line("Dashboard", &target.url.to_http());
         if let Some(note) = self.note() {
@@ -266,6 +266,9 @@ impl<'a> Report<'a> {
                     false => style.paint(Tone::Bad, "failed"),
                 };
                 line("RPC probe", &word);
+                if let Some(path) = path_words(probed) {
+                    line("Path", &path);
+                }
                 line("Capability", &probed.capability().replace('_', "-"));
                 if let Some(error) = probed.error.as_ref().filter(|_| probed.connected()) {
                     line("Read methods", &short(error));

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use jiff::{Timestamp, tz::TimeZone};
 use openclaw_protocol::method::system::LogsTailParams;
 use openclaw_remote::{
-    Client, Error as RemoteError,
+    Client, Error as RemoteError, Link,
     connect::{DeviceUse, Persona},
 };
 use serde_json::{Value, json};
@@ -110,7 +110,7 @@ async fn follow(context: &Context, reach: &Reach<'_>, args: &args::Logs, view: &
 
 enum Source {
     Unopened,
-    Gateway(Box<Client>),
+    Gateway(Box<Link>),
     File(PathBuf),
 }
 

@@ -3,6 +3,7 @@
 pub mod call;
 pub mod completion;
 pub mod config;
+pub mod connections;
 pub mod dashboard;
 pub mod devices;
 pub mod doctor;
@@ -45,6 +46,7 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Health(args) => health::run(&context, &args),
         Command::Status(args) => status::run(&context, &args),
         Command::Logs(args) => logs::run(&context, &args),
+        Command::Connections(args) => connections::run(&context, &args),
         Command::Devices(args) => devices::devices(&context, &args.command),
         Command::Pairing(args) => devices::pairing(&context, &args.command),
         Command::Config(args) => config::run(&context, &args.command),

@@ -4,9 +4,11 @@
 
 use std::time::{Duration, Instant};
 
+use openclaw_config::Paths;
 use openclaw_remote::{
     Client, Deadline, Error as RemoteError, Target,
-    connect::{DeviceUse, Persona, Plan, connect},
+    connect::{DeviceUse, Persona},
+    route::{self, Ask, Taken, Tunnels},
     store::IdentityStore,
 };
 use serde_json::{Value, json};
@@ -20,6 +22,10 @@ const READ: &str = "operator.read";
 pub struct Probed {
     /// From the first packet to hello, or to the refusal.
     pub latency: Duration,
+    /// The path that answered.
+    pub taken: Option<Taken>,
+    /// A ping on that path, once connected.
+    pub round_trip: Option<Duration>,
     /// The server's hello, when there was one.
     pub hello: Option<Hello>,
     /// Why it went no further: the connection's error, or the first method's.
@@ -103,34 +109,37 @@ impl Probed {
     }
 }
 
-/// Probes one target's URL. Never makes a device identity, never waits for a starting gateway beyond the deadline.
-pub async fn probe(target: &Target, store: &IdentityStore, deadline: Deadline, depth: Depth) -> Probed {
+/// Probes one target by its paths. Never makes a device identity, never waits for a starting gateway beyond the deadline.
+pub async fn probe(target: &Target, paths: &Paths, deadline: Deadline, depth: Depth) -> Probed {
     let started = Instant::now();
+    let failed = |latency: Duration, error: RemoteError| Probed {
+        latency,
+        taken: None,
+        round_trip: None,
+        hello: None,
+        error: Some(error),
+        answers: Answers::default(),
+    };
     let secrets = match target.secrets() {
         Ok(secrets) => secrets,
         Err(error) => {
-            let error = Some(RemoteError::Credentials(Box::new(error.clone())));
-            return Probed { latency: Duration::ZERO, hello: None, error, answers: Answers::default() };
+            return failed(Duration::ZERO, RemoteError::Credentials(Box::new(error.clone())));
         }
     };
-    let endpoint = target.endpoint();
-    let params = Persona::Probe.params(&[READ]);
-    let plan = Plan {
-        endpoint: &endpoint,
-        params,
+    let (store, tunnels) = (IdentityStore::new(paths.clone()), Tunnels::new(paths));
+    let ask = Ask {
+        params: Persona::Probe.params(&[READ]),
         secrets,
         device: DeviceUse::IfKnown,
         stored_tokens: target.may_use_stored_tokens(),
-        store,
+        store: &store,
         deadline,
-        gateway: None,
         bootstrap: None,
+        tunnels: &tunnels,
     };
-    let client = match connect(plan, &|_| ()).await {
-        Ok((client, _)) => client,
-        Err(error) => {
-            return Probed { latency: started.elapsed(), hello: None, error: Some(error), answers: Answers::default() };
-        }
+    let client = match route::open(&target.route, &ask, &|_| ()).await {
+        Ok((link, _)) => link,
+        Err(error) => return failed(started.elapsed(), error),
     };
     let latency = started.elapsed();
     let hello = client.hello();
@@ -150,8 +159,10 @@ pub async fn probe(target: &Target, store: &IdentityStore, deadline: Deadline, d
         Depth::Connect => (Answers::default(), None),
         Depth::Read => read(&client, deadline.left()).await,
     };
+    let round_trip = client.ping(deadline.left()).await.ok();
+    let taken = client.taken.clone();
     client.close().await;
-    Probed { latency, hello: Some(hello), error, answers }
+    Probed { latency, taken, round_trip, hello: Some(hello), error, answers }
 }
 
 async fn read(client: &Client, limit: Duration) -> (Answers, Option<RemoteError>) {
@@ -174,9 +185,28 @@ async fn read(client: &Client, limit: Duration) -> (Answers, Option<RemoteError>
         Answers { health: keep(health), status: keep(status), presence: keep(presence), config: keep(config) };
     (answers, first)
 }
+
+/// `ssh me@box (tunnel, 1.2 ms)`: the path in use.
+pub fn path_words(probed: &Probed) -> Option<String> {
+    Some(inert(&probed.taken.as_ref()?.describe(probed.round_trip)).into_owned())
+}
+
+/// The same for JSON: `{"kind","address","carrier","roundTripMs"}`.
+pub fn path_json(probed: &Probed) -> Value {
+    probed.taken.as_ref().map_or(Value::Null, |taken| taken_json(taken, probed.round_trip))
+}
+
+/// The path of a connection for JSON.
+pub fn taken_json(taken: &Taken, round_trip: Option<Duration>) -> Value {
+    // Microseconds are as fine as a ping is true.
+    let round_trip_ms = round_trip.map(|time| (time.as_secs_f64() * 1e6).round() / 1e3);
+    json!({"kind": taken.path.kind(), "address": taken.path.address(), "carrier": taken.carrier.as_str(),
+        "roundTripMs": round_trip_ms})
+}
+
 /// One line: what failed, with the system's own words for a connection.
 pub fn short(error: &RemoteError) -> String {
-    let text = match error {
+    let text = match error.leading() {
         RemoteError::Connect { failure, source, endpoint } => match failure.errno() {
             Some(errno) => format!("connect {errno} {}", endpoint.split("://").last().unwrap_or_default()),
             None => source.to_string(),

@@ -6,13 +6,12 @@ use openclaw_config::{AuthMode, Mode, credentials::UrlSource};
 use openclaw_remote::{
     Client, Deadline, Error as RemoteError,
     connect::{DeviceUse, Persona},
-    store::IdentityStore,
 };
 use serde_json::{Map, Value, json};
 
 use super::{
     gateway_status::Runtime,
-    probe::{Depth, Probed, millis, probe, short},
+    probe::{Depth, Probed, millis, path_json, path_words, probe, short},
 };
 use crate::{
     args::{self, PortTargetArgs, TargetArgs},
@@ -80,9 +79,8 @@ pub fn run(context: &Context, args: &args::Status) -> Outcome {
 
 /// The probe and the RPC share one deadline and run side by side.
 async fn collect(context: &Context, reach: &Reach<'_>, deep: bool) -> Collected {
-    let store = IdentityStore::new(context.paths.clone());
     let deadline = Deadline::after(reach.timeout());
-    let (probed, rpc) = tokio::join!(probe(&reach.target, &store, deadline, Depth::Connect), ask(reach, deep));
+    let (probed, rpc) = tokio::join!(probe(&reach.target, &context.paths, deadline, Depth::Connect), ask(reach, deep));
     Collected { probed, rpc }
 }
 
@@ -123,7 +121,8 @@ fn overview(context: &Context, reach: &Reach<'_>, found: &Collected, deep: bool,
     facts.row("Config", context.config_path());
     let mode = match target.source {
         UrlSource::LocalLoopback => "local",
-        UrlSource::RemoteConfig => "remote",
+        UrlSource::RemoteConfig | UrlSource::SshTarget => "remote",
+        UrlSource::On | UrlSource::Current => "saved",
         UrlSource::Flag | UrlSource::Env => "given",
     };
     let reachable = match found.probed.reached() {
@@ -131,9 +130,10 @@ fn overview(context: &Context, reach: &Reach<'_>, found: &Collected, deep: bool,
         false => "unreachable".to_owned(),
     };
     let auth = auth_words(reach);
-    let url = inert(&target.url.to_string()).into_owned();
-    let gateway = format!("{mode}{dot}{url} ({})\n{reachable}{dot}auth {auth}", target.source.as_str());
+    let url = inert(&target.shown()).into_owned();
+    let gateway = format!("{mode}{dot}{url} ({})\n{reachable}{dot}auth {auth}", target.named_by());
     facts.row("Gateway", Cell::toned(if found.probed.reached() { Tone::Good } else { Tone::Bad }, gateway));
+    facts.maybe("Path", path_words(&found.probed));
     facts.row(
         "Probe",
         match (&found.probed.error, found.probed.connected()) {
@@ -305,7 +305,8 @@ fn to_json(context: &Context, reach: &Reach<'_>, found: &Collected, deep: bool) 
         "gateway".into(),
         json!({
             "mode": if reach.loaded.gateway.effective_mode() == Mode::Remote { "remote" } else { "local" },
-            "url": target.url.to_string(), "urlSource": target.source.as_str(), "misconfigured": false,
+            "url": target.shown_url, "urlSource": target.source.as_str(), "misconfigured": false,
+            "connection": target.route.name, "path": path_json(&found.probed),
             "reachable": probed.reached(), "connectLatencyMs": probed.reached().then(|| millis(probed.latency)),
             "version": probed.hello.as_ref().map(|hello| &hello.version),
             "protocol": probed.hello.as_ref().map(|hello| hello.protocol),

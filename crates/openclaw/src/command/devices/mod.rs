@@ -9,7 +9,7 @@ use openclaw_protocol::{
     method::device::{DevicePairings, MAX_LABEL_CHARS, PairedDevice},
 };
 use openclaw_remote::{
-    Client, Error as RemoteError,
+    Client, Error as RemoteError, Link,
     connect::{DeviceUse, Persona},
 };
 use serde_json::{Value, json};
@@ -118,7 +118,7 @@ fn reach<'a>(context: &'a Context, at: &TargetArgs) -> Result<Reach<'a>, Failure
     context.reach(&at, DEFAULT_TIMEOUT)
 }
 
-async fn open(reach: &Reach<'_>, scopes: &[&str]) -> Result<Client, Failure> {
+async fn open(reach: &Reach<'_>, scopes: &[&str]) -> Result<Link, Failure> {
     reach.open(Persona::Cli, scopes, DeviceUse::WhenNeeded).await.map_err(|error| reach.failure(&error))
 }
 

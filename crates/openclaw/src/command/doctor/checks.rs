@@ -262,7 +262,7 @@ pub fn reachability(target: &Target, probed: &Probed, exam: &mut Exam) {
     }
     let stage = error.stage().as_str();
     let finding = exam.find("gateway", Severity::Error, format!("{} (stage: {stage})", short(error)));
-    finding.at(target.url.to_string());
+    finding.at(target.shown());
     if let Some(remedy) = error.remedy(&target.place) {
         finding.fix(format!("{} ({})", remedy.command, remedy.machine()));
     }

@@ -8,7 +8,7 @@ mod report;
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use openclaw_remote::{Deadline, Target, TargetError, store::IdentityStore};
+use openclaw_remote::{Deadline, Target, TargetError};
 
 use super::probe::{Depth, probe};
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     context::Context,
     failure::Outcome,
     output::{self, inert},
-    reach::{Purpose, block_on, flags},
+    reach::{Purpose, block_on},
 };
 use report::Report;
 pub use report::state_words;
@@ -101,7 +101,7 @@ pub fn run(context: &Context, args: &args::Doctor) -> Outcome {
     checks::environment(context, &mut exam);
     let at = PortTargetArgs::default();
     let secrets = context.secrets(&loaded.document);
-    let target = Target::resolve(Purpose::Call, &flags(&at), &loaded.gateway, secrets);
+    let target = Target::resolve(Purpose::Call, &context.flags(&at), &loaded.gateway, secrets);
     checks::gateway_secrets(&loaded, secrets, &mut exam);
     let mut considered = Vec::new();
     let mut probed = None;
@@ -113,9 +113,8 @@ pub fn run(context: &Context, args: &args::Doctor) -> Outcome {
             };
             checks::port(context, target, &mut exam);
             let found = block_on(async {
-                let _progress = context.output.progress(format!("Probing {} …", target.url));
-                let store = IdentityStore::new(context.paths.clone());
-                Ok(probe(target, &store, Deadline::after(PROBE_TIMEOUT), Depth::Read).await)
+                let _progress = context.output.progress(format!("Probing {} …", inert(&target.shown())));
+                Ok(probe(target, &context.paths, Deadline::after(PROBE_TIMEOUT), Depth::Read).await)
             })?;
             checks::reachability(target, &found, &mut exam);
             probed = Some(found);

@@ -66,7 +66,7 @@ impl Report<'_> {
             })
             .collect();
         let target = self.target.as_ref().map(|target| {
-            json!({"url": target.url.to_string(), "urlSource": target.source.as_str(),
+            json!({"url": target.shown_url, "urlSource": target.source.as_str(),
                 "ownerSocket": target.owner_socket})
         });
         json!({
@@ -117,7 +117,7 @@ impl Report<'_> {
     fn explain(&self, style: Style) -> String {
         let mut text = String::new();
         if let Some(target) = &self.target {
-            let url = inert(&target.url.to_string()).into_owned();
+            let url = inert(&target.shown()).into_owned();
             text.push_str(&format!("\n{}\n", style.paint(Tone::Title, "Where to")));
             text.push_str(&format!("  {url} ({})\n", target.source.as_str()));
             if let Some(socket) = &target.owner_socket {
