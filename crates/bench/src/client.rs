@@ -12,10 +12,15 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::{SinkExt as _, StreamExt as _};
-use openclaw_protocol::{DeviceKey, Protocol, connect::ConnectParams};
+use openclaw_protocol::{DeviceKey, Protocol, connect::ConnectParams, fingerprint::Fingerprint};
+use openclaw_remote::tls;
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
     tungstenite::{Message, Utf8Bytes, protocol::WebSocketConfig},
@@ -23,7 +28,11 @@ use tokio_tungstenite::{
 
 use crate::stats::Samples;
 
-pub type Ws = WebSocketStream<TcpStream>;
+/// Whatever carries the bytes.
+pub trait Wire: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Wire for T {}
+
+pub type Ws = WebSocketStream<Box<dyn Wire>>;
 
 /// One answer must not take longer than this.
 const STEP: Duration = Duration::from_secs(30);
@@ -32,9 +41,19 @@ const STEP: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub struct Target {
     pub address: SocketAddr,
+    pub via: Via,
     pub token: String,
     /// Answers carry no request id and come in order (the bare echo).
     pub in_order: bool,
+}
+
+/// How to get to a target.
+#[derive(Clone, Debug, Default)]
+pub enum Via {
+    #[default]
+    Tcp,
+    /// TLS to the address, with the pin of its certificate.
+    Tls(Fingerprint),
 }
 
 /// Who a connection says it is.
@@ -50,6 +69,17 @@ pub struct Identity {
 }
 
 const OPERATOR_SCOPES: &[&str] = &["operator.admin", "operator.read", "operator.write", "operator.pairing"];
+
+impl Target {
+    async fn dial(&self) -> Result<Box<dyn Wire>> {
+        let tcp = TcpStream::connect(self.address).await?;
+        tcp.set_nodelay(true)?;
+        match &self.via {
+            Via::Tls(pin) => Ok(Box::new(tls::connect(tcp, self.address.ip().into(), Some(*pin)).await?)),
+            Via::Tcp => Ok(Box::new(tcp)),
+        }
+    }
+}
 
 impl Identity {
     /// An operator without a device: the shared token alone, as a local backend connects.
@@ -139,11 +169,10 @@ impl Conn {
     }
 
     async fn open_inner(target: &Target, who: &Identity) -> Result<Self> {
-        let tcp = TcpStream::connect(target.address).await?;
-        tcp.set_nodelay(true)?;
+        let wire = target.dial().await?;
         let config = WebSocketConfig::default().read_buffer_size(16 * 1024).max_message_size(None).max_frame_size(None);
         let url = format!("ws://{}/", target.address);
-        let (mut ws, _) = client_async_with_config(url, tcp, Some(config)).await?;
+        let (mut ws, _) = client_async_with_config(url, wire, Some(config)).await?;
         let first = next_text(&mut ws).await?;
         let head: Head<'_> = serde_json::from_str(&first)?;
         ensure!(head.event.as_deref() == Some("connect.challenge"), "expected connect.challenge, got {first}");

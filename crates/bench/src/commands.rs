@@ -47,7 +47,7 @@ pub fn wall(programs: &Programs, gateway: &Running, runs: usize) -> Result<Value
     Ok(found)
 }
 
-fn timed(make: impl Fn() -> Result<Command>, runs: usize) -> Result<Samples> {
+pub fn timed(make: impl Fn() -> Result<Command>, runs: usize) -> Result<Samples> {
     let mut samples = Samples::default();
     for run in 0..=runs {
         let mut command = make()?;

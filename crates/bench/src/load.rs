@@ -125,7 +125,12 @@ impl Shape {
                 Ok(found)
             }
             Self::Broadcast => broadcast(target, scale.receivers, scale.broadcasts).await,
-            Self::Invoke => invoke(gateway, scale.invokes).await,
+            Self::Invoke => {
+                let (serial, per_second) = invoke(gateway.kind, target, scale.invokes).await?;
+                let mut found = values([("invoke_p50", serial.quantile_ms(0.5))]);
+                found.push(("invoke_16", per_second));
+                Ok(found)
+            }
         }
     }
 }
@@ -163,7 +168,7 @@ pub async fn connects(target: &Target, who: &[Identity], count: usize) -> Result
 /// Requests that are not counted, on each measurement.
 const WARMUP: usize = 500;
 
-async fn health(target: &Target, connections: usize, depth: usize, count: usize) -> Result<(Duration, Samples)> {
+pub async fn health(target: &Target, connections: usize, depth: usize, count: usize) -> Result<(Duration, Samples)> {
     let mut open = Vec::new();
     for _ in 0..connections {
         let mut conn = Conn::open(target, &Identity::backend()).await?;
@@ -299,13 +304,12 @@ async fn broadcast(target: &Target, receivers: usize, broadcasts: usize) -> Resu
 const NODE_COMMAND: &str = "device.info";
 const NODE_SEED: u8 = 200;
 
-/// Operator → gateway → node → gateway → operator.
-async fn invoke(gateway: &Running, count: usize) -> Result<Values> {
-    let target = &gateway.target;
+/// Operator → gateway → node → gateway → operator: one at a time, then sixteen, per second.
+pub async fn invoke(kind: Kind, target: &Target, count: usize) -> Result<(Samples, f64)> {
     let mut operator = Conn::open(target, &Identity::backend()).await?;
     let who = Identity::node(NODE_SEED, &[NODE_COMMAND]);
     let node_id = who.key.as_ref().map(|key| key.id().as_str().to_owned()).unwrap_or_default();
-    let mut node = match gateway.kind {
+    let mut node = match kind {
         Kind::Echo => Conn::open(target, &who).await?,
         Kind::Ours | Kind::Reference => paired_node(target, &who, &node_id, &mut operator).await?,
     };
@@ -325,9 +329,7 @@ async fn invoke(gateway: &Running, count: usize) -> Result<Values> {
     let took = start.elapsed();
     answering.abort();
     operator.close().await;
-    let mut found = values([("invoke_p50", serial.quantile_ms(0.5))]);
-    found.push(("invoke_16", rate(pipelined.len(), took)));
-    Ok(found)
+    Ok((serial, rate(pipelined.len(), took)))
 }
 
 async fn answer_invoke(node: &mut Conn) -> Result<()> {

@@ -4,6 +4,7 @@
 //! cargo build --release -p openclaw -p bench
 //! target/release/bench            # everything, three rounds, about ten minutes
 //! target/release/bench load       # one part: lifecycle, load, cli, ssh
+//! target/release/bench tunnel     # ways to a gateway beside each other: a table of its own
 //! ```
 //!
 //! Absolute times belong to the machine; ratios and medians are what is worth quoting. See `docs/benchmarks.md`.
@@ -18,6 +19,7 @@ mod report;
 mod ssh;
 mod stats;
 mod subject;
+mod tunnel;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
@@ -76,6 +78,8 @@ enum What {
     Cli,
     /// Connecting through `ssh -N`
     Ssh,
+    /// Ways to a gateway beside each other: direct, TLS, ssh, our tunnel (a table of its own, not part of "all")
+    Tunnel,
     /// Serve the bare echo (started by the other parts)
     #[command(hide = true)]
     Echo {
@@ -123,6 +127,9 @@ async fn measure(args: &Args, what: What) -> Result<ExitCode> {
     if programs.reference.is_none() && !args.no_reference {
         eprintln!("the real OpenClaw is not measured: install it with tests/setup");
     }
+    if what == What::Tunnel {
+        return ways(args, &programs, scale).await;
+    }
     let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| programs.has(*kind)).collect();
     let (mut machine, mut report) = (Machine::read(), Report::default());
     let wants = |part| what == What::All || what == part;
@@ -155,17 +162,30 @@ async fn measure(args: &Args, what: What) -> Result<ExitCode> {
     }
     machine.finish();
     let versions = versions(&programs);
-    let json = format!("{:#}", report.json(&machine, &versions, args.rounds));
+    let frames = format!("frames of ours, copied by the echo: {:?}", programs.sizes);
+    let text = || format!("{}\n{versions}\n{}\n{frames}", machine.text(), report.table());
+    print(args, &report.json(&machine, &versions, args.rounds), text)?;
+    Ok(if report.missed() > 0 { ExitCode::from(2) } else { ExitCode::SUCCESS })
+}
+
+/// The part with a table of its own.
+async fn ways(args: &Args, programs: &Programs, scale: Scale) -> Result<ExitCode> {
+    let mut machine = Machine::read();
+    let table = tunnel::measure(programs, scale, args.rounds).await?;
+    machine.finish();
+    let versions = versions(programs);
+    let text = || format!("{}\n{versions}\n{}", machine.text(), table.text());
+    print(args, &tunnel::json(&table, &machine, &versions, args.rounds), text)?;
+    Ok(if table.missed() > 0 { ExitCode::from(2) } else { ExitCode::SUCCESS })
+}
+
+fn print(args: &Args, json: &Value, text: impl FnOnce() -> String) -> Result<()> {
+    let json = format!("{json:#}");
     if let Some(file) = &args.save {
         std::fs::write(file, &json).with_context(|| format!("cannot write {}", file.display()))?;
     }
-    if args.json {
-        println!("{json}");
-    } else {
-        println!("{}\n{versions}\n{}", machine.text(), report.table());
-        println!("frames of ours, copied by the echo: {:?}", programs.sizes);
-    }
-    Ok(if report.missed() > 0 { ExitCode::from(2) } else { ExitCode::SUCCESS })
+    println!("{}", if args.json { json } else { text() });
+    Ok(())
 }
 
 /// The subjects, starting with another one each round.

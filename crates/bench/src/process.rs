@@ -58,6 +58,22 @@ impl Process {
         }
     }
 
+    /// SIGKILL to the whole group, now.
+    pub fn kill(&mut self) {
+        if let Some(group) = self.pid() {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        let _ = self.child.wait();
+    }
+
+    /// Processes of its tree with this short name, longest-running first.
+    pub fn named(&self, name: &str) -> Vec<u32> {
+        let comm = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let mut found: Vec<u32> = tree(self.id()).into_iter().filter(|pid| comm(pid).trim() == name).collect();
+        found.sort_by_key(|pid| started(*pid));
+        found
+    }
+
     /// Memory and CPU of the process tree.
     pub fn usage(&self) -> Usage {
         Usage::of_tree(self.id())
@@ -70,10 +86,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if let Some(group) = self.pid() {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 
@@ -130,6 +143,19 @@ fn parent(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The command name may hold spaces and parentheses; the fields start after the last one.
     stat[stat.rfind(')')? + 1..].split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Clock ticks after boot at which a process started.
+fn started(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat[stat.rfind(')')? + 1..].split_whitespace().nth(19)?.parse().ok()
+}
+
+/// Ends one process without warning.
+pub fn kill_one(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
 }
 
 /// Raises the limit of open files to what the system allows.

@@ -154,24 +154,7 @@ impl Report {
             row.push(goals.collect::<Vec<_>>().join(", "));
             rows.push(row);
         }
-        let widths: Vec<usize> =
-            (0..8).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
-        let mut text = String::new();
-        for (number, row) in rows.iter().enumerate() {
-            for (column, cell) in row.iter().enumerate() {
-                let pad = " ".repeat(widths[column] - cell.chars().count());
-                let figure = (2..7).contains(&column);
-                text.push_str(&if figure { format!("| {pad}{cell} ") } else { format!("| {cell}{pad} ") });
-            }
-            text.push_str("|\n");
-            if number == 0 {
-                for (column, width) in widths.iter().enumerate() {
-                    let end = if (2..7).contains(&column) { ":" } else { "-" };
-                    text.push_str(&format!("|{}{end}", "-".repeat(width + 1)));
-                }
-                text.push_str("|\n");
-            }
-        }
+        let mut text = aligned(&rows, 2..7);
         for failure in &self.failures {
             text.push_str(&format!("\nnot measured: {failure}"));
         }
@@ -204,8 +187,35 @@ impl Report {
     }
 }
 
+/// Rows, the head first, as a Markdown table; `figures` are the columns set to the right.
+pub fn aligned(rows: &[Vec<String>], figures: std::ops::Range<usize>) -> String {
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for (number, row) in rows.iter().enumerate() {
+        for (column, cell) in row.iter().enumerate() {
+            let pad = " ".repeat(widths[column] - cell.chars().count());
+            text.push_str(&if figures.contains(&column) {
+                format!("| {pad}{cell} ")
+            } else {
+                format!("| {cell}{pad} ")
+            });
+        }
+        text.push_str("|\n");
+        if number == 0 {
+            for (column, width) in widths.iter().enumerate() {
+                let end = if figures.contains(&column) { ":" } else { "-" };
+                text.push_str(&format!("|{}{end}", "-".repeat(width + 1)));
+            }
+            text.push_str("|\n");
+        }
+    }
+    text
+}
+
 /// Three digits are more than a shared machine deserves.
-fn figure_text(value: f64) -> String {
+pub fn figure_text(value: f64) -> String {
     match value.abs() {
         size if size >= 1000.0 => {
             let digits = format!("{value:.0}");

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::TempDir;
 
 use crate::{
-    client::{Conn, Identity, Target},
+    client::{Conn, Identity, Target, Via},
     echo::Sizes,
     process::Process,
 };
@@ -77,6 +77,17 @@ impl Programs {
 
     /// Starts a gateway on a free port with an empty state directory; returns when it has answered the first connect.
     pub async fn start(&self, kind: Kind) -> Result<Running> {
+        self.start_with(kind, &serde_json::json!({}), |target, _| Some(target.clone())).await
+    }
+
+    /// The same with more configuration; `reach` makes the way to it from the plain one and the state directory, once it
+    /// can.
+    pub async fn start_with(
+        &self,
+        kind: Kind,
+        more: &serde_json::Value,
+        reach: impl Fn(&Target, &Path) -> Option<Target>,
+    ) -> Result<Running> {
         ensure!(self.has(kind), "{} is not installed", kind.name());
         let home = tempfile::Builder::new().prefix("openclaw-bench-").tempdir()?;
         let address = free_address()?;
@@ -88,24 +99,31 @@ impl Programs {
             command.args(["--hello-bytes", &hello_bytes.to_string(), "--answer-bytes", &answer_bytes.to_string()]);
             command.args(["--event-bytes", &event_bytes.to_string()]);
         } else {
-            let config = serde_json::json!({ "logging": { "file": home.path().join("gateway.log") } });
+            let mut config = serde_json::json!({ "logging": { "file": home.path().join("gateway.log") } });
+            for (key, value) in more.as_object().into_iter().flatten() {
+                config[key] = value.clone();
+            }
             fs::create_dir(home.path().join("state"))?;
             fs::write(home.path().join("state/openclaw.json"), config.to_string())?;
             command.args(["gateway", "run", "--allow-unconfigured", "--bind", "loopback"]);
             command.args(["--port", &address.port().to_string()]);
         }
         command.envs(environment(home.path(), address.port(), &token));
-        let target = Target { address, token, in_order: kind == Kind::Echo };
+        let plain = Target { address, via: Via::Tcp, token, in_order: kind == Kind::Echo };
         let mut process = Process::start(&mut command)?;
-        let mut last = None;
-        let ready = process.wait_for(START_LIMIT, async || match Conn::open(&target, &Identity::backend()).await {
-            Ok(conn) => {
-                conn.close().await;
-                true
-            }
-            Err(error) => {
-                last = Some(error);
-                false
+        let (mut last, mut target) = (None, plain.clone());
+        let ready = process.wait_for(START_LIMIT, async || {
+            let Some(found) = reach(&plain, &home.path().join("state")) else { return false };
+            target = found;
+            match Conn::open(&target, &Identity::backend()).await {
+                Ok(conn) => {
+                    conn.close().await;
+                    true
+                }
+                Err(error) => {
+                    last = Some(error);
+                    false
+                }
             }
         });
         let ready = ready.await;
