@@ -2,9 +2,10 @@
 
 use std::{
     collections::VecDeque,
+    net::IpAddr,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU16, Ordering},
     },
     time::{Duration, Instant},
@@ -29,12 +30,13 @@ use crate::{
     hub::{Connection, Hub},
     nodes::Nodes,
     pairing::{
-        ApprovedVia, ChangeError, DeviceRegistry, DisconnectCause, Effects, Full, IssueRequest, Issued, PairingRequest,
-        RequestId, Seen, registry::random_token, view,
+        ApprovedVia, ChangeError, DeviceRegistry, DisconnectCause, Effects, Full, IssueRequest, Issued, Moment,
+        PairingRequest, RequestId, Seen, registry::random_token, view,
     },
     presence::Presence,
     rpc::{Registry, write_limit::WriteLimit},
     runtime::Runtime,
+    setup::Outcomes,
     store::Store,
     tls::Tls,
 };
@@ -67,6 +69,8 @@ pub struct Gateway {
     pub registry: Registry,
     pub admission: Arc<Admission>,
     pub write_limit: WriteLimit,
+    /// Of one-time tokens.
+    pub outcomes: Outcomes,
     /// From accept to an authenticated WebSocket.
     pub handshake_timeout: Duration,
     /// The TLS side of the TCP listeners; `None` while they speak plain HTTP. Settled at start.
@@ -82,6 +86,7 @@ pub struct Gateway {
     reload_rejected: AtomicBool,
     store_failed: AtomicBool,
     port: AtomicU16,
+    listening: OnceLock<Vec<IpAddr>>,
     started: Instant,
 }
 
@@ -105,6 +110,7 @@ pub struct Parts {
 impl Gateway {
     pub fn new(parts: Parts) -> Arc<Self> {
         let registry = crate::rpc::registry();
+        parts.pairing.observe(Moment { wall_ms: now_ms(), uptime_ms: 0 });
         let features = json!({"methods": registry.names(), "events": event::advertised(), "capabilities": []});
         Arc::new(Self {
             presence: Presence::new(own_presence(parts.version)),
@@ -125,6 +131,7 @@ impl Gateway {
             registry,
             admission: Admission::new(parts.per_client_sockets),
             write_limit: WriteLimit::default(),
+            outcomes: Outcomes::default(),
             handshake_timeout: parts.handshake_timeout,
             tls: parts.tls,
             cancel: CancellationToken::new(),
@@ -136,6 +143,7 @@ impl Gateway {
             reload_rejected: AtomicBool::new(false),
             store_failed: AtomicBool::new(false),
             port: AtomicU16::new(0),
+            listening: OnceLock::new(),
             started: Instant::now(),
         })
     }
@@ -152,6 +160,16 @@ impl Gateway {
 
     pub fn set_port(&self, port: u16) {
         self.port.store(port, Ordering::Relaxed);
+    }
+
+    /// Addresses of the TCP listeners; none until they are open.
+    pub fn listening(&self) -> &[IpAddr] {
+        self.listening.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Says where the listeners are, once.
+    pub fn set_listening(&self, addresses: Vec<IpAddr>) {
+        let _ = self.listening.set(addresses);
     }
 
     /// Works on the limiter. `work` runs under its lock: keep it short.

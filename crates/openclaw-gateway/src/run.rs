@@ -181,6 +181,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     });
     let port = listeners.first().and_then(|listener| listener.local_addr().ok()).map_or(port, |address| address.port());
     gateway.set_port(port);
+    gateway.set_listening(plan.addresses.clone());
     health::refresh(&gateway);
     for listener in listeners {
         gateway.tracker.spawn(accept_tcp(Arc::clone(&gateway), listener));

@@ -25,6 +25,8 @@ pub struct Runtime {
     trusted_proxies: Vec<Network>,
     /// `gateway.controlUi.basePath`, without a trailing slash; upgrades are accepted on it too.
     base_path: Option<String>,
+    /// `gateway.publicOrigin`
+    pub public_origin: Option<String>,
     /// `gateway.nodes.commands.allow`
     pub node_allow: Vec<String>,
     /// `gateway.nodes.commands.deny`
@@ -101,6 +103,7 @@ impl Runtime {
             generation,
             trusted_proxies: config.trusted_proxies.clone(),
             base_path: base_path.filter(|path| path != "/"),
+            public_origin: config.public_origin.clone(),
             node_allow: config.nodes.allow_commands.clone(),
             node_deny: config.nodes.deny_commands.clone(),
             hsts: config.http.strict_transport_security.as_deref().and_then(|text| text.parse().ok()),

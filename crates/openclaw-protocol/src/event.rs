@@ -38,6 +38,12 @@ pub const CONFIG_CHANGED: Event = event("config.changed", Gate::Operators(Scope:
 pub const DEVICE_PAIR_REQUESTED: Event = event("device.pair.requested", Gate::Operators(Scope::Pairing), true);
 pub const DEVICE_PAIR_RESOLVED: Event = event("device.pair.resolved", Gate::Operators(Scope::Pairing), true);
 pub const DEVICE_PAIR_CHANGED: Event = event("device.pair.changed", Gate::Operators(Scope::Pairing), true);
+/// A one-time token was redeemed and its device has its own token.
+pub const DEVICE_PAIR_SETUP_COMPLETED: Event =
+    event("device.pair.setup.completed", Gate::Operators(Scope::Pairing), true);
+/// A one-time token was redeemed, and whether its device heard so is not known.
+pub const DEVICE_PAIR_SETUP_DELIVERY_UNCERTAIN: Event =
+    event("device.pair.setup.deliveryUncertain", Gate::Operators(Scope::Pairing), true);
 pub const NODE_PAIR_REQUESTED: Event = event("node.pair.requested", Gate::Operators(Scope::Pairing), true);
 pub const NODE_PAIR_RESOLVED: Event = event("node.pair.resolved", Gate::Operators(Scope::Pairing), true);
 pub const NODE_PRESENCE: Event = event("node.presence", Gate::Operators(Scope::Read), true);
@@ -67,6 +73,8 @@ pub const BROADCAST: &[Event] = &[
     DEVICE_PAIR_REQUESTED,
     DEVICE_PAIR_RESOLVED,
     DEVICE_PAIR_CHANGED,
+    DEVICE_PAIR_SETUP_COMPLETED,
+    DEVICE_PAIR_SETUP_DELIVERY_UNCERTAIN,
     NODE_PAIR_REQUESTED,
     NODE_PAIR_RESOLVED,
     NODE_PRESENCE,

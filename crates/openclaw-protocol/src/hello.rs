@@ -31,7 +31,7 @@ pub struct ServerInfo {
     pub boot_id: Option<String>,
 }
 
-/// `hello-ok.auth`. The device token is the only secret a gateway ever sends, and only to the device that owns it.
+/// `hello-ok.auth`. Device tokens are the only secrets a gateway ever sends, and only to the device that owns them.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HelloAuth {
@@ -44,6 +44,19 @@ pub struct HelloAuth {
     pub device_token: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issued_at_ms: Option<i64>,
+    /// Of the other roles a one-time token granted; only in the hello that redeems it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub device_tokens: Vec<HandedToken>,
+}
+
+/// An entry of `hello-ok.auth.deviceTokens`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HandedToken {
+    pub device_token: String,
+    pub role: Role,
+    pub scopes: Vec<String>,
+    pub issued_at_ms: i64,
 }
 
 /// `hello-ok.policy`.

@@ -17,6 +17,7 @@ pub mod limits;
 pub mod method;
 pub mod scope;
 pub mod secret;
+pub mod setup_code;
 pub mod version;
 
 pub use close::CloseReason;
@@ -26,4 +27,5 @@ pub use fingerprint::Fingerprint;
 pub use gateway_proof::GatewayId;
 pub use scope::{Role, Scope, ScopeSet};
 pub use secret::Secret;
+pub use setup_code::SetupCode;
 pub use version::Protocol;

@@ -110,6 +110,7 @@ impl Command {
             Self::Devices(args) => match &args.command {
                 DevicesCommand::List(at) => at.json,
                 DevicesCommand::Approve(args) => args.at.json,
+                DevicesCommand::Invite(args) => args.at.json,
                 DevicesCommand::Reject(args) => args.at.json,
                 DevicesCommand::Remove(args) => args.at.json,
                 DevicesCommand::Rename(args) => args.at.json,
@@ -337,6 +338,8 @@ pub enum DevicesCommand {
     List(TargetArgs),
     /// Approve a pending request
     Approve(DevicesApprove),
+    /// Make a one-time code that pairs a new device
+    Invite(crate::command::devices::invite::InviteArgs),
     /// Reject a pending request
     Reject(RequestArgs),
     /// Remove a paired device

@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, HashMap};
 use openclaw_gateway::{
     auth::decide::PairReason,
     pairing::{
-        ApprovedVia, Approver, ClientMeta, DeviceChange, DevicePairing, Effects, IssueRequest, PairedDevice,
-        PairingRequest, PendingDevice, RequestId, TokenCaller, TokenCheck,
+        ApprovedVia, Approver, Bootstrap, ClientMeta, DeviceChange, DevicePairing, Effects, Invitation, IssueRequest,
+        Moment, PairedDevice, PairingRequest, PendingDevice, RequestId, Rights, Sponsor, TokenCaller, TokenCheck,
+        TokenDigest,
     },
 };
 use openclaw_protocol::{DeviceId, DeviceKey, Protocol, Role, Scope, ScopeSet, Secret};
@@ -24,6 +25,7 @@ const DEVICES: u8 = 3;
 struct Rows {
     devices: HashMap<DeviceId, PairedDevice>,
     requests: BTreeMap<RequestId, PendingDevice>,
+    bootstraps: BTreeMap<TokenDigest, Bootstrap>,
 }
 
 impl Rows {
@@ -34,6 +36,8 @@ impl Rows {
                 DeviceChange::DeleteDevice(id) => drop(self.devices.remove(&id)),
                 DeviceChange::PutRequest(pending) => drop(self.requests.insert(pending.id.clone(), *pending)),
                 DeviceChange::DeleteRequest(id) => drop(self.requests.remove(&id)),
+                DeviceChange::PutBootstrap(put) => drop(self.bootstraps.insert(put.digest.clone(), *put)),
+                DeviceChange::DeleteBootstrap(digest) => drop(self.bootstraps.remove(&digest)),
             }
         }
     }
@@ -48,9 +52,11 @@ pub fn pairing(data: &[u8]) {
     // The text in force by device and role, by what operations returned; and every text there ever was.
     let mut current: BTreeMap<(usize, Role), String> = BTreeMap::new();
     let mut texts: Vec<String> = Vec::new();
+    // One-time tokens that nobody has redeemed, what each grants, and the uptime at which it ends.
+    let (mut open, mut uptime_ms): (Vec<(String, Rights, u64)>, u64) = (Vec::new(), 0);
     while !input.is_empty() && made < 200 {
         made += 1;
-        let (operation, device) = (input.below(10), input.below(usize::from(DEVICES)));
+        let (operation, device) = (input.below(12), input.below(usize::from(DEVICES)));
         let role = if input.flag() { Role::Node } else { Role::Operator };
         let scopes = ScopeSet::from_iter(scope_choice(input.byte()));
         let (id, fresh) = (&ids[device], Secret::new(format!("token-{made}")));
@@ -96,9 +102,38 @@ pub fn pairing(data: &[u8]) {
                 })
             }
             8 => state.revoke(now_ms, id, role).ok().map(|(_, effects)| effects),
+            9 => {
+                let rights = Rights { node: input.flag(), operator: input.flag().then_some(scopes) };
+                let (setup_id, ttl_ms) = (format!("s{made}"), i64::from(input.u16()) * 20);
+                let asked = Invitation { setup_id, rights, label: None, sponsor: Sponsor::Owner, ttl_ms };
+                let invited = state.invite(Moment { wall_ms: now_ms, uptime_ms }, asked, &fresh);
+                let effects = invited.ok().map(|(_, effects)| effects);
+                open.extend(effects.is_some().then(|| (fresh.expose().to_owned(), rights, uptime_ms + ttl_ms as u64)));
+                effects
+            }
+            10 => {
+                let asked = request(&keys[device], role, scopes, &mut input, state.get(id));
+                let presented = input.below(open.len() + 1);
+                let text = open.get(presented).map_or("no such", |(text, ..)| text.as_str()).to_owned();
+                let now = Moment { wall_ms: now_ms, uptime_ms };
+                let fresh = [fresh, Secret::new(format!("token-{made}b"))];
+                state.redeem(now, &text, &asked, None, fresh).ok().map(|(redeemed, effects)| {
+                    let (_, rights, until) = open.remove(presented);
+                    assert!(uptime_ms < until, "redeemed after its time");
+                    let scopes = if role == Role::Node { ScopeSet::EMPTY } else { scopes };
+                    assert!(
+                        rights.of(role).is_some_and(|granted| granted.covers(scopes)),
+                        "redeemed beyond its rights"
+                    );
+                    assert_eq!(redeemed.others.len() + 1, rights.roles().count());
+                    effects
+                })
+            }
             _ => {
                 // Time passes, and sometimes steps back.
-                now_ms = now_ms.saturating_add(i64::from(input.u16() as i16) * 40);
+                let step = i64::from(input.u16() as i16) * 40;
+                now_ms = now_ms.saturating_add(step);
+                uptime_ms += step.unsigned_abs();
                 Some(state.expire(now_ms))
             }
         };
@@ -109,7 +144,9 @@ pub fn pairing(data: &[u8]) {
         check(&state, &ids, &current, &texts);
     }
     let restarted = DevicePairing::from_rows(rows.devices.into_values(), rows.requests.into_values());
+    let restarted = restarted.with_bootstraps(rows.bootstraps.into_values());
     assert_eq!(restarted.list(now_ms), state.list(now_ms), "a restart changes the state");
+    assert!(restarted.bootstraps().eq(state.bootstraps()), "a restart changes the one-time tokens");
 }
 
 fn scope_choice(byte: u8) -> impl Iterator<Item = Scope> {

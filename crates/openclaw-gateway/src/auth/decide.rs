@@ -8,7 +8,8 @@
 //!           ├─ no / wrong secret ─────────────► refuse
 //!           └─ proven secret ── direct local ─► admit what is asked
 //!                            └─ elsewhere ────► admit with no scopes
-//! device ──── nothing proven ─────────────────► refuse, naming the credential that failed
+//! device ──── one-time token ─────────────────► admit, and redeem it; refuse when it does not hold
+//!         ├── nothing proven ─────────────────► refuse, naming the credential that failed
 //!         └── proven ── record covers it ─────► admit
 //!                    ├─ silent pairing allowed► approve, then admit
 //!                    └─ otherwise ────────────► pending request
@@ -79,6 +80,16 @@ pub enum DeviceToken {
     Proven,
 }
 
+/// What became of the one-time token, after the limiter. It is redeemed only once everything else is in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bootstrap {
+    NotGiven,
+    Wrong,
+    /// Right token, but the role or the scopes asked for are beyond it.
+    Beyond,
+    Proven,
+}
+
 /// Why a person has to consent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PairReason {
@@ -136,6 +147,7 @@ pub struct Facts<'a> {
     pub secret: SharedSecret,
     pub device: Option<&'a (DeviceId, PublicKey)>,
     pub device_token: DeviceToken,
+    pub bootstrap: Bootstrap,
     pub record: Option<&'a Record>,
 }
 
@@ -153,7 +165,8 @@ pub enum Decision {
 pub struct Admission {
     pub method: AuthMethod,
     pub scopes: ScopeSet,
-    /// Approve this pairing silently before saying hello.
+    /// Approve this pairing before saying hello: silently, or with [`AuthMethod::BootstrapToken`] by redeeming the token,
+    /// which is used up also when nothing had to be approved.
     pub approve: Option<PairReason>,
 }
 
@@ -195,6 +208,13 @@ fn without_device(policy: &Policy, facts: &Facts<'_>) -> Decision {
 
 fn with_device(policy: &Policy, facts: &Facts<'_>) -> Decision {
     let owner = facts.evidence.peer == Peer::Owner;
+    match facts.bootstrap {
+        Bootstrap::NotGiven => {}
+        Bootstrap::Wrong => return refuse(bootstrap_refusal(facts.protocol)),
+        Bootstrap::Beyond => return refuse(bootstrap_beyond(facts.protocol)),
+        // Consent was given when the token was made, for whatever device brings it.
+        Bootstrap::Proven => return admit(AuthMethod::BootstrapToken, facts.requested, pairing_needed(facts)),
+    }
     let shared = owner || matches!(facts.secret, SharedSecret::Proven | SharedSecret::NotNeeded);
     let method = match (shared, facts.device_token) {
         (true, _) if owner => AuthMethod::Owner,
@@ -360,7 +380,21 @@ pub fn bootstrap_refusal(protocol: Protocol) -> Refusal {
         error =
             error.detail("canRetryWithDeviceToken", false).detail("recommendedNextStep", "review_auth_configuration");
     }
-    Refusal::policy(error.detail("remediation", remedy("openclaw devices list", Machine::GatewayHost)))
+    Refusal::policy(error.detail("remediation", remedy("openclaw devices invite", Machine::GatewayHost)))
+}
+
+/// A setup code that holds and grants less than was asked for. It is not used up.
+fn bootstrap_beyond(protocol: Protocol) -> Refusal {
+    let mut error = ErrorShape::invalid(
+        "unauthorized: setup code was made for another role or for fewer scopes (it is still unused)",
+    )
+    .detail("code", "AUTH_SCOPE_MISMATCH")
+    .detail("authReason", "scope_mismatch");
+    if protocol == Protocol::V4 {
+        error =
+            error.detail("canRetryWithDeviceToken", false).detail("recommendedNextStep", "review_auth_configuration");
+    }
+    Refusal::policy(error.detail("remediation", remedy("openclaw devices invite --admin", Machine::GatewayHost)))
 }
 
 /// Too many guesses.
@@ -509,6 +543,7 @@ mod tests {
         secret: SharedSecret,
         device: bool,
         token: DeviceToken,
+        bootstrap: Bootstrap,
         record: Option<Record>,
     }
 
@@ -522,6 +557,7 @@ mod tests {
                 secret: SharedSecret::Proven,
                 device: false,
                 token: DeviceToken::NotGiven,
+                bootstrap: Bootstrap::NotGiven,
                 record: None,
             }
         }
@@ -540,6 +576,7 @@ mod tests {
                     secret: self.secret,
                     device: self.device.then_some(&device),
                     device_token: self.token,
+                    bootstrap: self.bootstrap,
                     record: self.record.as_ref(),
                 },
             );
@@ -628,6 +665,28 @@ mod tests {
         case.role = Role::Operator;
         case.record = record(&[Role::Node], &[], "linux");
         assert_eq!(case.decide(), "admit [] silent role-upgrade");
+    }
+
+    #[test]
+    fn p_44_a_one_time_token_is_consent_given_ahead() {
+        for (peer, origin) in [(LOCAL, None), (LAN, None), (LAN, UI)] {
+            let mut case = Case::new(peer, origin);
+            (case.secret, case.device) = (SharedSecret::NotGiven, true);
+            for (bootstrap, expected) in [
+                (Bootstrap::Wrong, "AUTH_BOOTSTRAP_TOKEN_INVALID"),
+                (Bootstrap::Beyond, "AUTH_SCOPE_MISMATCH"),
+                (Bootstrap::Proven, "admit [operator.admin] silent not-paired"),
+            ] {
+                case.bootstrap = bootstrap;
+                assert_eq!(case.decide(), expected, "{peer}");
+                // A gateway without a secret does not take a wrong one for none either.
+                case.secret = SharedSecret::NotNeeded;
+                assert_eq!(case.decide(), expected, "{peer}");
+                case.secret = SharedSecret::NotGiven;
+            }
+            case.device = false;
+            assert_ne!(case.decide(), "admit [operator.admin]", "it is worth nothing without a device");
+        }
     }
 
     #[test]

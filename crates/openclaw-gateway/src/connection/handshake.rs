@@ -24,14 +24,17 @@ use super::{
 use crate::{
     auth::{
         Decision, Evidence, Peer, Policy,
-        decide::{self, Admission, DeviceToken, Facts, PairReason, PairingNotice, Record, SharedSecret, decide},
+        decide::{
+            self, Admission, Bootstrap, DeviceToken, Facts, PairReason, PairingNotice, Record, SharedSecret, decide,
+        },
         evidence::Origin,
         rate_limit::CredentialClass,
     },
     clock::now_ms,
     gateway::Gateway,
     hub::Connection,
-    pairing::{ClientMeta, Issued, IssuerGeneration, PairingRequest, TokenCheck, TokenError},
+    pairing::{BootstrapError, ClientMeta, Issued, IssuerGeneration, PairingRequest, TokenCheck, TokenError},
+    setup::Handed,
 };
 
 /// The nonce of one socket.
@@ -59,7 +62,8 @@ impl Challenge {
     }
 }
 
-/// Runs the handshake. On success the hello has been put into the link's write buffer and the connection is in the hub.
+/// Runs the handshake. On success the hello has been put into the link's write buffer and the connection is in the hub;
+/// what a one-time token led to has to be confirmed once that hello is on its way.
 ///
 /// # Errors
 /// How to close. An error response, if the peer gets one, is already in the write buffer.
@@ -68,7 +72,7 @@ pub(crate) async fn perform<S: AsyncRead + AsyncWrite + Unpin>(
     link: &mut Link<S>,
     evidence: &Evidence,
     challenge: &Challenge,
-) -> Result<Arc<Connection>, CloseReason> {
+) -> Result<(Arc<Connection>, Handed), CloseReason> {
     let text = first_message(link).await?;
     let (id, params) = read_connect(link, &text)?;
     let client_id = params.client.id.clone();
@@ -78,7 +82,7 @@ pub(crate) async fn perform<S: AsyncRead + AsyncWrite + Unpin>(
             let hello = caller.hello(&admitted)?;
             ws::push_text(&mut link.out, &[&ok_response(&id, &hello)]);
             gateway.connected(&admitted.connection);
-            Ok(admitted.connection)
+            Ok((admitted.connection, admitted.handed))
         }
         Err(Rejection::Silent(close)) => Err(close),
         Err(Rejection::Told(refusal)) => {
@@ -153,6 +157,7 @@ struct Admitted {
     connection: Arc<Connection>,
     requested: Vec<String>,
     token: Option<Issued>,
+    handed: Handed,
 }
 
 struct Caller<'a> {
@@ -182,9 +187,12 @@ impl Caller<'_> {
             Some((id, _)) => self.prove_device_token(&params, id, role, requested, secret).await?,
             None => DeviceToken::NotGiven,
         };
-        if device.is_some() && (secret, device_token) == (SharedSecret::NotGiven, DeviceToken::NotGiven) {
-            self.refuse_setup_code(&params, protocol).await?;
-        }
+        let bootstrap = match (&device, secret, device_token) {
+            (Some(_), SharedSecret::NotGiven | SharedSecret::NotNeeded, DeviceToken::NotGiven) => {
+                self.prove_bootstrap(&params, role, requested).await?
+            }
+            _ => Bootstrap::NotGiven,
+        };
         let record =
             device.as_ref().and_then(|(id, _)| self.gateway.pairing.read(|state| state.get(id).map(Record::from)));
         let facts = Facts {
@@ -196,6 +204,7 @@ impl Caller<'_> {
             secret,
             device: device.as_ref(),
             device_token,
+            bootstrap,
             record: record.as_ref(),
         };
         let admission = match decide(policy, &facts) {
@@ -207,7 +216,16 @@ impl Caller<'_> {
                     .await);
             }
         };
-        if let (Some(reason), Some((id, key))) = (admission.approve, &device) {
+        let mut handed = Handed::default();
+        if let (AuthMethod::BootstrapToken, Some((id, key)), Some(token)) =
+            (admission.method, &device, &params.auth.bootstrap_token)
+        {
+            let reason = admission.approve.unwrap_or(PairReason::ScopeUpgrade);
+            let asked = self.pairing_request(&params, id, *key, role, requested, reason, false);
+            let redeemed = self.gateway.redeem(token.clone(), asked).await.map_err(Refusal::policy)?;
+            // Another device was faster.
+            handed = redeemed.ok_or_else(|| decide::bootstrap_refusal(protocol))?;
+        } else if let (Some(reason), Some((id, key))) = (admission.approve, &device) {
             let asked = self.pairing_request(&params, id, *key, role, requested, reason, true);
             let approved = self.gateway.approve_silently(asked).await.map_err(Refusal::policy)?;
             if !approved {
@@ -257,7 +275,7 @@ impl Caller<'_> {
             self.gateway.hub.remove(connection.number);
             return Err(Rejection::Silent(CloseReason::AUTH_CHANGED));
         }
-        Ok(Admitted { connection, requested: requested_names, token })
+        Ok(Admitted { connection, requested: requested_names, token, handed })
     }
 
     fn check_origin(&self, policy: &Policy, params: &ConnectParams) -> Result<(), Rejection> {
@@ -357,13 +375,28 @@ impl Caller<'_> {
         self.gateway.pairing.read(|state| state.get(id)?.tokens.get(&role)?.issuer.clone())
     }
 
-    /// No setup codes are given out yet, so none can be right. Trying them is charged like guessing any other secret.
-    async fn refuse_setup_code(&self, params: &ConnectParams, protocol: Protocol) -> Result<(), Rejection> {
-        if params.auth.bootstrap_token.is_none() || self.evidence.peer == Peer::Owner {
-            return Ok(());
-        }
-        self.guess(CredentialClass::BootstrapToken, || false).await?;
-        Err(decide::bootstrap_refusal(protocol).into())
+    /// Looks whether a one-time token would do. Trying one is charged like guessing any other secret; it is redeemed only
+    /// when nothing else stands against the connection.
+    async fn prove_bootstrap(
+        &self,
+        params: &ConnectParams,
+        role: Role,
+        requested: ScopeSet,
+    ) -> Result<Bootstrap, Rejection> {
+        let Some(given) = params.auth.bootstrap_token.as_ref().filter(|_| self.evidence.peer != Peer::Owner) else {
+            return Ok(Bootstrap::NotGiven);
+        };
+        let mut outcome = Bootstrap::Wrong;
+        self.guess(CredentialClass::BootstrapToken, || {
+            outcome = match self.gateway.check_bootstrap(given, role, requested) {
+                Ok(()) => Bootstrap::Proven,
+                Err(BootstrapError::Beyond) => Bootstrap::Beyond,
+                Err(BootstrapError::Unknown) => Bootstrap::Wrong,
+            };
+            outcome != Bootstrap::Wrong
+        })
+        .await?;
+        Ok(outcome)
     }
 
     /// True when `text` is a token of this device in any role, so that it is checked as one and not as a guess at the
@@ -524,6 +557,7 @@ impl Caller<'_> {
                 scopes: scope_names(connection.scopes, &admitted.requested, connection.protocol),
                 device_token: admitted.token.as_ref().map(|token| token.token.expose().to_owned()),
                 issued_at_ms: admitted.token.as_ref().map(|token| token.issued_at_ms),
+                device_tokens: admitted.handed.tokens(connection.protocol),
             },
             policy: HelloPolicy::default(),
         };

@@ -24,7 +24,9 @@ use tokio::{
 };
 
 use self::ws::{Incoming, Ws};
-use crate::{admission::Slot, auth::Evidence, clock::now_ms, gateway::Gateway, http::io::Stream, hub::Connection};
+use crate::{
+    admission::Slot, auth::Evidence, clock::now_ms, gateway::Gateway, http::io::Stream, hub::Connection, setup::Handed,
+};
 
 /// Bytes read at once: 64 KiB, shared by all connections of a thread.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -182,12 +184,12 @@ pub async fn run(
     };
     match admitted {
         Err(reason) => link.close(&reason).await,
-        Ok(connection) => {
+        Ok((connection, handed)) => {
             slot.proven();
             link.ws.authenticated();
             // A task of its own again: the state of the handshake is much larger than that of a connection at rest.
             let tracker = gateway.tracker.clone();
-            tracker.spawn(serve(Served { gateway, connection }, link));
+            tracker.spawn(serve(Served { gateway, connection }, link, handed));
         }
     }
 }
@@ -205,7 +207,7 @@ impl Drop for Served {
 }
 
 /// Requests and events until the connection ends.
-async fn serve(served: Served, mut link: Link) {
+async fn serve(served: Served, mut link: Link, mut handed: Handed) {
     let connection = &served.connection;
     let mut requests = requests::Requests::new(Arc::clone(&served.gateway), Arc::clone(connection));
     let mut ping = PingClock::new();
@@ -230,6 +232,7 @@ async fn serve(served: Served, mut link: Link) {
             biased;
             step = link.step(reading) => match step {
                 Step::Read => ping.alive(),
+                Step::Wrote if !link.owes() => handed.delivered(),
                 Step::Wrote => {}
                 Step::Lost => return,
                 Step::Broken(reason) => break reason,

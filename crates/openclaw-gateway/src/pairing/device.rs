@@ -30,6 +30,7 @@ use openclaw_protocol::{
 use thiserror::Error;
 
 use super::{
+    bootstrap::Bootstraps,
     effects::{DeviceChange, Disconnect, DisconnectCause, Effects, PairingEvent},
     record::{ApprovedVia, DeviceToken, PairedDevice, PairingRequest, PendingDevice, RequestId, source_of},
 };
@@ -47,6 +48,8 @@ pub struct DevicePairing {
     pub(super) devices: HashMap<DeviceId, PairedDevice>,
     /// One live request per device.
     pending: BTreeMap<DeviceId, PendingDevice>,
+    /// One-time tokens that wait.
+    pub(super) bootstraps: Bootstraps,
 }
 
 /// Outcome of [`DevicePairing::request`].
@@ -141,6 +144,7 @@ impl DevicePairing {
         Self {
             devices: devices.into_iter().map(|device| (device.id.clone(), device)).collect(),
             pending: pending.into_iter().map(|p| (p.request.device_id.clone(), p)).collect(),
+            bootstraps: Bootstraps::default(),
         }
     }
 
@@ -325,8 +329,26 @@ impl DevicePairing {
         }
     }
 
+    /// The latest time that any record tells of.
+    pub(super) fn newest_record_ms(&self) -> Option<i64> {
+        let devices = self.devices.values().flat_map(|device| [Some(device.approved_at_ms), device.last_seen_at_ms]);
+        devices.flatten().chain(self.pending.values().map(|pending| pending.requested_at_ms)).max()
+    }
+
+    /// Resolves the waiting request of a device that holds by now what it asked for.
+    pub(super) fn answer_pending(&mut self, now_ms: i64, id: &DeviceId) -> Effects {
+        let held = |role| self.devices.get(id).and_then(|device| device.baseline(role));
+        let answered = self
+            .pending_of(now_ms, id)
+            .filter(|pending| held(pending.request.role).is_some_and(|scopes| scopes.covers(pending.request.scopes)));
+        match answered.map(|pending| pending.id.clone()) {
+            Some(request) => self.drop_pending(now_ms, request, id, Decision::Approved),
+            None => Effects::none(),
+        }
+    }
+
     /// Writes a granted request into the device's record.
-    fn grant(
+    pub(super) fn grant(
         &mut self,
         now_ms: i64,
         granted: PairingRequest,

@@ -3,7 +3,10 @@
 
 use openclaw_protocol::{DeviceId, Role, method::device::Decision};
 
-use super::record::{PairedDevice, PendingDevice, RequestId};
+use super::{
+    bootstrap::{Bootstrap, TokenDigest},
+    record::{PairedDevice, PendingDevice, RequestId},
+};
 
 /// Everything that follows from one mutation.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -54,6 +57,8 @@ pub enum DeviceChange {
     DeleteDevice(DeviceId),
     PutRequest(Box<PendingDevice>),
     DeleteRequest(RequestId),
+    PutBootstrap(Box<Bootstrap>),
+    DeleteBootstrap(TokenDigest),
 }
 
 /// Something operators with the pairing scope are told.

@@ -12,8 +12,8 @@ use sha2::{Digest as _, Sha256};
 use super::words::RequestDigest;
 use crate::auth::decide::PairReason;
 
-/// How far a clock may step back before a pending request counts as expired, in ms.
-const BACKWARD_STEP_MS: i64 = 30_000;
+/// How far a clock may step back before what waits counts as expired, in ms.
+pub(super) const BACKWARD_STEP_MS: i64 = 30_000;
 
 /// Id of a pending request, a UUID on the wire.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

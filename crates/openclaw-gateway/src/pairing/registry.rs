@@ -10,6 +10,7 @@ use openclaw_protocol::{DeviceId, Role, Secret};
 use thiserror::Error;
 
 use super::{
+    bootstrap::Moment,
     device::DevicePairing,
     effects::Effects,
     token::{Seen, token_from_bytes},
@@ -85,6 +86,11 @@ impl DeviceRegistry {
         }
         effects.changes.clear();
         Ok((result, effects))
+    }
+
+    /// Notes the time after a start, so that one-time tokens age by a clock that nobody can set.
+    pub fn observe(&self, now: Moment) {
+        self.lock().pairing.observe(now);
     }
 
     /// Notes that a device was here, in memory and (lazily) on disk.

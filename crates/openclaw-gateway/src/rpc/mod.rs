@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod devices;
+pub mod invite;
 pub mod logs;
 pub mod registry;
 pub mod system;
@@ -16,6 +17,7 @@ pub fn registry() -> Registry {
     logs::register(&mut registry);
     config::register(&mut registry);
     devices::register(&mut registry);
+    invite::register(&mut registry);
     crate::nodes::register(&mut registry);
     registry
 }

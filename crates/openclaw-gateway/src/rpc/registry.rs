@@ -37,6 +37,7 @@ struct Entry {
     access: Access,
     /// The last protocol version that has the method.
     last: Protocol,
+    advertised: bool,
     handler: Handler,
 }
 
@@ -96,15 +97,16 @@ impl Registry {
     }
 
     fn insert<M: Method>(&mut self, handler: Handler) -> &mut Self {
-        let replaced = self.entries.insert(M::NAME, Entry { access: M::ACCESS, last: M::LAST, handler });
+        let entry = Entry { access: M::ACCESS, last: M::LAST, advertised: M::ADVERTISED, handler };
+        let replaced = self.entries.insert(M::NAME, entry);
         debug_assert!(replaced.is_none(), "{} is registered twice", M::NAME);
         self
     }
 
-    /// The names for `features.methods`: exactly what works in the newest protocol version, sorted. What only an older
-    /// one has is answered there, and not advertised.
+    /// The names for `features.methods`, sorted: what works in the newest protocol version, but for the few that the
+    /// reference answers and does not name. What only an older version has is answered there, and not advertised.
     pub fn names(&self) -> Vec<&'static str> {
-        let current = self.entries.iter().filter(|(_, entry)| entry.last == Protocol::MAX);
+        let current = self.entries.iter().filter(|(_, entry)| entry.last == Protocol::MAX && entry.advertised);
         let mut names: Vec<_> = current.map(|(name, _)| *name).collect();
         names.sort_unstable();
         names

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use openclaw_protocol::{DeviceId, PublicKey, Role, ScopeSet, Secret};
 use rusqlite::{Connection, Row, params, types::Type};
 
-use super::Touch;
+use super::{Touch, bootstrap};
 use crate::{
     auth::decide::PairReason,
     pairing::{
@@ -79,6 +79,8 @@ pub(super) fn apply(connection: &Connection, change: &DeviceChange) -> rusqlite:
             .prepare_cached("DELETE FROM pairing_requests WHERE request_id = ?1")?
             .execute([id.as_str()])
             .map(drop),
+        DeviceChange::PutBootstrap(bootstrap) => bootstrap::put(connection, bootstrap),
+        DeviceChange::DeleteBootstrap(digest) => bootstrap::delete(connection, digest),
     }
 }
 
@@ -185,7 +187,7 @@ pub(crate) fn load(connection: &Connection) -> rusqlite::Result<DevicePairing> {
         statement.query_and_then([], |row| device(row, &mut tokens))?.collect::<rusqlite::Result<Vec<_>>>()?;
     let mut statement = connection.prepare("SELECT * FROM pairing_requests")?;
     let pending = statement.query_and_then([], request)?.collect::<rusqlite::Result<Vec<_>>>()?;
-    Ok(DevicePairing::from_rows(devices, pending))
+    Ok(DevicePairing::from_rows(devices, pending).with_bootstraps(bootstrap::load(connection)?))
 }
 
 fn device(row: &Row<'_>, tokens: &mut BTreeMap<String, BTreeMap<Role, DeviceToken>>) -> rusqlite::Result<PairedDevice> {
@@ -248,17 +250,17 @@ fn client(row: &Row<'_>) -> rusqlite::Result<ClientMeta> {
     })
 }
 
-fn joined(scopes: ScopeSet) -> String {
+pub(super) fn joined(scopes: ScopeSet) -> String {
     scopes.names().join(" ")
 }
 
 /// Scopes from a later version are dropped: an unknown scope is no right.
-fn scopes(row: &Row<'_>, column: &str) -> rusqlite::Result<ScopeSet> {
+pub(super) fn scopes(row: &Row<'_>, column: &str) -> rusqlite::Result<ScopeSet> {
     let text: String = row.get(column)?;
     Ok(ScopeSet::parse(&text.split_whitespace().collect::<Vec<_>>()))
 }
 
-fn parsed<T>(row: &Row<'_>, column: &'static str, parse: impl FnOnce(&str) -> Option<T>) -> rusqlite::Result<T> {
+pub(super) fn parsed<T>(row: &Row<'_>, column: &'static str, parse: impl FnOnce(&str) -> Option<T>) -> rusqlite::Result<T> {
     let text: String = row.get(column)?;
     parse(&text).ok_or_else(|| {
         let problem = format!("column {column} holds {text:?}");

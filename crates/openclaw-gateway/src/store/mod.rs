@@ -7,6 +7,7 @@
 //!
 //! A new room adds a file with its tables and its change type, one line to [`Change`] and one to the migrations.
 
+mod bootstrap;
 pub(crate) mod devices;
 pub(crate) mod nodes;
 mod schema;

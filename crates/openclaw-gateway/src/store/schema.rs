@@ -11,7 +11,7 @@ use std::{
 use openclaw_config::files;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::{StoreError, devices, nodes};
+use super::{StoreError, bootstrap, devices, nodes};
 
 /// "OCgw" in the file header, so that `file(1)` and we can tell this database from any other.
 const APPLICATION_ID: i32 = 0x4f43_6777;
@@ -33,8 +33,11 @@ pub(super) struct Migration {
 
 /// All steps in the order they came to be. `PRAGMA user_version` is the number of steps applied, so steps are only ever
 /// appended; each room keeps its SQL in its own file.
-const MIGRATIONS: &[Migration] =
-    &[Migration { room: "devices", sql: devices::SCHEMA_1 }, Migration { room: "nodes", sql: nodes::SCHEMA_1 }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { room: "devices", sql: devices::SCHEMA_1 },
+    Migration { room: "nodes", sql: nodes::SCHEMA_1 },
+    Migration { room: "devices", sql: bootstrap::SCHEMA_1 },
+];
 
 /// Opens or creates the database: 0600 in a 0700 directory, WAL, schema current.
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {

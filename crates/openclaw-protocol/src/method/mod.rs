@@ -8,6 +8,7 @@ use crate::{Protocol, Scope};
 pub mod config;
 pub mod device;
 pub mod exec;
+pub mod invite;
 pub mod node;
 pub mod system;
 
@@ -30,6 +31,8 @@ pub trait Method {
     const ACCESS: Access;
     /// The last protocol version that has it; on a newer socket it is an unknown method.
     const LAST: Protocol = Protocol::MAX;
+    /// Named in `features.methods`. Some of the reference's are answered and not named.
+    const ADVERTISED: bool = true;
     /// Unknown keys are ignored, missing required ones are `INVALID_REQUEST`.
     type Params: DeserializeOwned + Send + 'static;
     type Result: Serialize + Send + 'static;
@@ -50,10 +53,17 @@ impl Done {
 }
 
 /// Declares a method type: `method!(Health, "health", Access::Any, Params => Result)`. A method that a protocol version
-/// dropped ends with `, last Protocol::V3`.
+/// dropped ends with `, last Protocol::V3`, one that is not named in `features.methods` with `, unadvertised`.
 #[macro_export]
 macro_rules! method {
     ($(#[$doc:meta])* $name:ident, $wire:literal, $access:expr, $params:ty => $result:ty $(, last $last:expr)?) => {
+        $crate::method!(@ $(#[$doc])* $name, $wire, $access, $params => $result, true $(, last $last)?);
+    };
+    ($(#[$doc:meta])* $name:ident, $wire:literal, $access:expr, $params:ty => $result:ty, unadvertised) => {
+        $crate::method!(@ $(#[$doc])* $name, $wire, $access, $params => $result, false);
+    };
+    (@ $(#[$doc:meta])* $name:ident, $wire:literal, $access:expr, $params:ty => $result:ty,
+     $advertised:literal $(, last $last:expr)?) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug)]
         pub struct $name;
@@ -62,6 +72,7 @@ macro_rules! method {
             const NAME: &'static str = $wire;
             const ACCESS: $crate::method::Access = $access;
             $(const LAST: $crate::Protocol = $last;)?
+            const ADVERTISED: bool = $advertised;
             type Params = $params;
             type Result = $result;
         }

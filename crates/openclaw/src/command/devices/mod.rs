@@ -1,5 +1,6 @@
 //! `openclaw devices …` and `openclaw pairing …`: who may connect.
 
+pub mod invite;
 mod show;
 
 use std::time::Duration;
@@ -36,6 +37,7 @@ pub fn devices(context: &Context, command: &DevicesCommand) -> Outcome {
             (Some(request), _) => approve(context, &args.at, request),
             (None, latest) => show_latest(context, &args.at, latest),
         },
+        C::Invite(args) => invite::run(context, args),
         C::Reject(args) => reject(context, &args.at, &args.request),
         C::Remove(args) => {
             let device = args.device.text();
