@@ -23,6 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admission::Admission,
+    approvals::Approvals,
     auth::rate_limit::RateLimiter,
     clock::now_ms,
     health::Health,
@@ -65,6 +66,8 @@ pub struct Gateway {
     pub health: Health,
     pub pairing: DeviceRegistry,
     pub nodes: Nodes,
+    /// Leave to run commands, asked and given.
+    pub approvals: Approvals,
     pub store: Store,
     pub registry: Registry,
     pub admission: Arc<Admission>,
@@ -127,6 +130,7 @@ impl Gateway {
             health: Health::default(),
             pairing: parts.pairing,
             nodes: parts.nodes,
+            approvals: Approvals::default(),
             store: parts.store,
             registry,
             admission: Admission::new(parts.per_client_sockets),

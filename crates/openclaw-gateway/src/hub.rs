@@ -147,6 +147,25 @@ impl Hub {
         }
     }
 
+    /// As [`Hub::broadcast`], to those connections within the gate that are wanted; the payload may differ by protocol.
+    /// Returns how many there are.
+    pub fn send_where<P: Serialize>(
+        &self,
+        event: Event,
+        payload: impl Fn(Protocol) -> P,
+        wanted: impl Fn(&Connection) -> bool,
+    ) -> usize {
+        let head = |protocol| serde_json::to_vec(&payload(protocol)).ok().map(|bytes| EventHead::new(event.name, &bytes));
+        let (Some(v3), Some(v4)) = (head(Protocol::V3), head(Protocol::V4)) else { return 0 };
+        let seq = self.global_seq.fetch_add(1, Ordering::Relaxed) + 1;
+        let hearers = self.select(|c| c.hears(event.gate) && !c.outbound.is_closing() && wanted(c));
+        for connection in &hearers {
+            let head = if connection.protocol == Protocol::V3 { &v3 } else { &v4 };
+            connection.outbound.push_event(head, None, seq, connection.protocol, event.drop_if_slow);
+        }
+        hearers.len()
+    }
+
     /// As [`Hub::broadcast`], with `stateVersion`; for `presence` and `health`.
     pub fn broadcast_state(&self, event: Event, payload: &[u8]) {
         self.broadcast_bytes(event, payload, Some(self.versions()));

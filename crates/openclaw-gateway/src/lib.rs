@@ -4,6 +4,7 @@
 //! [`rpc`]; events go out through [`hub`]. [`store`] is the only writer of state, [`lock`] makes it the only one.
 
 pub mod admission;
+pub mod approvals;
 pub mod auth;
 pub mod bind;
 pub mod clock;

@@ -118,6 +118,11 @@ impl Runtime {
         self.trusted_proxies.iter().any(|network| network.contains(address))
     }
 
+    /// `gateway.controlUi.basePath` without a trailing slash; empty for the root.
+    pub fn base_path(&self) -> &str {
+        self.base_path.as_deref().unwrap_or_default()
+    }
+
     /// True for the paths an upgrade is accepted on: `/` and the Control UI's base path.
     pub fn is_websocket_path(&self, path: &str) -> bool {
         path == "/" || self.base_path.as_deref().is_some_and(|base| path.trim_end_matches('/') == base)

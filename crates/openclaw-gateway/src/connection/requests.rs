@@ -111,6 +111,11 @@ impl Requests {
                 self.wrong_role = 0;
                 self.spawn(request.id.into_owned(), work);
             }
+            Dispatched::Answered(Outcome::Twice(first, work)) => {
+                self.wrong_role = 0;
+                reply(&self.caller, &request.id, Ok(first));
+                self.spawn(request.id.into_owned(), work);
+            }
             Dispatched::Unknown => {
                 let error = if self.charge_miss() {
                     ErrorShape::unknown_method(&request.method)

@@ -22,8 +22,9 @@ use super::{
     live::{NoAnswer, Question},
     policy::{self, Lists, scope_to_invoke},
     registry::Nodes,
+    sent::{Sent, params_to_send, redeem},
 };
-use crate::{hub::Connection, rpc::registry::Answer};
+use crate::{approvals::Approvals, hub::Connection, rpc::registry::Answer};
 
 /// Deadline when the caller names none (pairing and node notes, section 6).
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -64,7 +65,13 @@ impl Failed {
 impl Nodes {
     /// Runs a command on a node. Authority is checked for every call: a change of approval or configuration counts from
     /// the next one on.
-    pub async fn invoke(&self, caller: &Connection, lists: Lists<'_>, params: NodeInvokeParams) -> Answer {
+    pub async fn invoke(
+        &self,
+        caller: &Connection,
+        lists: Lists<'_>,
+        approvals: &Approvals,
+        params: NodeInvokeParams,
+    ) -> Answer {
         let started = Instant::now();
         let (node_id, command) = (params.node_id.trim(), params.command.trim());
         if node_id.is_empty() || command.is_empty() {
@@ -83,7 +90,8 @@ impl Nodes {
             let words = "node.invoke does not allow system.execApprovals.*; use exec.approvals.node.*";
             return Err(ErrorShape::invalid(words).with_details(json!({"command": command})));
         }
-        let sent = params_to_send(command, params.params.as_deref())?;
+        let may_approve = caller.scopes.grants(Scope::Approvals);
+        let sent = params_to_send(node_id, command, params.params.as_deref(), may_approve)?;
         let ticket = match self.answers.begin(caller, key, node_id, command)? {
             Begin::First(ticket) => ticket,
             Begin::Done(answer) => return answer,
@@ -98,12 +106,12 @@ impl Nodes {
         };
         let question = Question {
             command,
-            params: sent.as_ref().map(Sent::text),
+            params: None,
             idempotency_key: key,
             session_key: params.session_key.as_deref(),
             deadline: started + timeout,
         };
-        match self.dispatch(caller, lists, node_id, question).await {
+        match self.dispatch(caller, lists, approvals, node_id, question, &sent).await {
             Ok(answer) => ticket.finish(Ok(answer), true),
             Err(Failed { error, dispatched }) => ticket.finish(Err(error), dispatched),
         }
@@ -113,10 +121,13 @@ impl Nodes {
         &self,
         caller: &Connection,
         lists: Lists<'_>,
+        approvals: &Approvals,
         node_id: &str,
         question: Question<'_>,
+        sent: &Sent<'_>,
     ) -> Result<Bytes, Failed> {
         let mut retries = 0;
+        let mut redeemed: Option<String> = None;
         loop {
             let offline = || Failed::before(no_answer(NoAnswer::NotConnected, question.command));
             let id = DeviceId::parse(node_id).ok_or_else(offline)?;
@@ -130,6 +141,18 @@ impl Nodes {
                 Some(Err(denial)) => return Err(Failed::before(denial.into_error(question.command))),
                 None => return Err(Failed::before(self.not_approved(caller, &id))),
             }
+            // Leave for one run is used up only now, when nothing but the node itself can still refuse; and once, however
+            // often the node has to be asked.
+            let params = match sent {
+                Sent::Nothing => None,
+                Sent::Untouched(raw) => Some(raw.get()),
+                Sent::Rebuilt(text) => Some(text.as_str()),
+                Sent::Claimed(kept, claimed) if redeemed.is_none() => {
+                    Some(redeemed.insert(redeem(approvals, caller, kept, claimed).map_err(Failed::before)?).as_str())
+                }
+                Sent::Claimed(..) => redeemed.as_deref(),
+            };
+            let question = Question { params, ..question };
             let answered = live.ask(question).await.map_err(|why| Failed {
                 error: no_answer(why, question.command),
                 dispatched: matches!(why, NoAnswer::TimedOut | NoAnswer::Disconnected),
@@ -146,6 +169,54 @@ impl Nodes {
             return to_answer(node_id, question.command, answered.result)
                 .map_err(|error| Failed { error, dispatched: true });
         }
+    }
+
+    /// Passes the host policy of a node on, in either direction: `exec.approvals.node.*`. Returns the node's own payload.
+    ///
+    /// # Errors
+    /// As [`Self::invoke`], in the words the reference has for these methods.
+    pub async fn relay(
+        &self,
+        caller: &Connection,
+        lists: Lists<'_>,
+        node_id: &str,
+        command: &str,
+        params: &Value,
+    ) -> Answer {
+        let node_id = node_id.trim();
+        if node_id.is_empty() {
+            return Err(ErrorShape::invalid("nodeId required"));
+        }
+        let key = uuid::Uuid::new_v4().to_string();
+        let sent = Sent::Rebuilt(params.to_string());
+        let deadline = Instant::now() + DEFAULT_TIMEOUT;
+        let question = Question { command, params: None, idempotency_key: &key, session_key: None, deadline };
+        let none = Approvals::default();
+        let answer = self.dispatch(caller, lists, &none, node_id, question, &sent).await;
+        let answer =
+            answer.map_err(|Failed { error, .. }| match error.details.as_ref().and_then(|d| d.get("reason")) {
+                Some(Value::String(reason)) => {
+                    let details = json!({"command": command, "reason": reason});
+                    ErrorShape::invalid(format!("node command not allowed: {command} ({reason})")).with_details(details)
+                }
+                _ => error,
+            })?;
+        #[derive(serde::Deserialize)]
+        struct Relayed {
+            payload: Map<String, Value>,
+        }
+        let invalid = |_| ErrorShape::invalid("node returned invalid exec approvals payload");
+        let relayed: Relayed = serde_json::from_slice(&answer).map_err(invalid)?;
+        crate::rpc::registry::to_bytes(&relayed.payload)
+    }
+
+    /// True for the companion app of macOS.
+    pub fn is_mac_app(&self, node_id: &str) -> bool {
+        let live = DeviceId::parse(node_id.trim()).and_then(|id| self.live(&id));
+        live.is_some_and(|live| {
+            let client = &live.connection.params.client;
+            client.id == "openclaw-macos" && live.platform == policy::Platform::MacOs
+        })
     }
 
     /// The reference's words; what to do about it goes to those who may do it.
@@ -248,98 +319,4 @@ fn node_failed(error: NodeError) -> ErrorShape {
         None => words.to_owned(),
     };
     ErrorShape::unavailable(message).with_details(json!({"nodeError": error, "nodeCommandDispatched": true}))
-}
-
-/// Parameters on their way to a node.
-enum Sent<'a> {
-    /// As they came.
-    Untouched(&'a RawValue),
-    /// Written anew.
-    Rebuilt(String),
-}
-
-impl Sent<'_> {
-    fn text(&self) -> &str {
-        match self {
-            Self::Untouched(raw) => raw.get(),
-            Self::Rebuilt(text) => text,
-        }
-    }
-}
-
-fn params_to_send<'a>(command: &str, params: Option<&'a RawValue>) -> Result<Option<Sent<'a>>, ErrorShape> {
-    match (command, params) {
-        ("system.run" | "system.run.prepare", params) => {
-            let text = params.map_or("{}", RawValue::get);
-            rebuilt(command, text).map(|text| Some(Sent::Rebuilt(text)))
-        }
-        (_, Some(params)) => Ok(Some(Sent::Untouched(params))),
-        (_, None) => Ok(None),
-    }
-}
-
-/// What a parameter must be, and the words for when it is not.
-type Kind = (fn(&Value) -> bool, &'static str);
-
-const TEXT: Kind = (Value::is_string, "must be string");
-const NUMBER: Kind = (Value::is_number, "must be number");
-const FLAG: Kind = (Value::is_boolean, "must be boolean");
-
-/// The parameters of `system.run` that a caller may set, each with what it must be. Nothing else reaches the node: not
-/// an approval, not a plan, not a run id, in whatever spelling or depth (P-57).
-const RUN_PARAMS: &[(&str, Kind)] = &[
-    ("command", (is_argv, "must be an array of strings")),
-    ("rawCommand", TEXT),
-    ("cwd", TEXT),
-    ("env", (is_env, "must be an object of strings")),
-    ("timeoutMs", NUMBER),
-    ("needsScreenRecording", FLAG),
-    ("suppressNotifyOnExit", FLAG),
-    ("agentId", TEXT),
-    ("sessionKey", TEXT),
-];
-
-fn is_argv(value: &Value) -> bool {
-    value.as_array().is_some_and(|list| list.iter().all(Value::is_string))
-}
-
-fn is_env(value: &Value) -> bool {
-    value.as_object().is_some_and(|map| map.values().all(Value::is_string))
-}
-
-fn rebuilt(command: &str, text: &str) -> Result<String, ErrorShape> {
-    let problem = |at: &str, what: &str| ErrorShape::invalid(format!("invalid {command} params: at {at}: {what}"));
-    let Ok(Value::Object(mut given)) = serde_json::from_str(text) else {
-        return Err(problem("root", "must be object"));
-    };
-    refuse_approval(&given)?;
-    let mut kept = Map::new();
-    for (name, (fits, must)) in RUN_PARAMS {
-        match given.remove(*name) {
-            None | Some(Value::Null) => {}
-            Some(value) if fits(&value) => {
-                kept.insert((*name).to_owned(), value);
-            }
-            Some(_) => return Err(problem(&format!("/{name}"), must)),
-        }
-    }
-    if command == "system.run" {
-        kept.insert("runId".into(), uuid::Uuid::new_v4().to_string().into());
-    }
-    Ok(Value::Object(kept).to_string())
-}
-
-/// A caller that claims an approval is told so, in the reference's words, rather than being run without it.
-fn refuse_approval(given: &Map<String, Value>) -> Result<(), ErrorShape> {
-    let find = |wanted: &str| given.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value);
-    let claimed = find("approved") == Some(&Value::Bool(true))
-        || find("approvalDecision").and_then(Value::as_str).is_some_and(|decision| decision.starts_with("allow"));
-    if !claimed {
-        return Ok(());
-    }
-    let (words, code) = match find("runId").and_then(Value::as_str) {
-        Some(_) => ("unknown or expired approval id", "UNKNOWN_APPROVAL_ID"),
-        None => ("approval override requires params.runId", "MISSING_RUN_ID"),
-    };
-    Err(ErrorShape::invalid(words).with_details(json!({"code": code})))
 }

@@ -102,7 +102,7 @@ fn operators(registry: &mut Registry) {
         .on_async_shared::<NodeInvoke, _>(|call, params| async move {
             let runtime = call.gateway.runtime.load_full();
             let lists = Lists { allow: &runtime.node_allow, deny: &runtime.node_deny };
-            call.gateway.nodes.invoke(&call.caller, lists, params).await
+            call.gateway.nodes.invoke(&call.caller, lists, &call.gateway.approvals, params).await
         })
         .on::<NodePendingEnqueue>(|call, params| enqueue(call, &params));
 }

@@ -16,6 +16,7 @@ pub mod methods;
 pub mod policy;
 pub mod registry;
 pub mod reports;
+pub mod sent;
 pub mod surface;
 pub mod view;
 pub mod voicewake;

@@ -1,5 +1,6 @@
 //! RPC: the registry and one file per method family.
 
+pub mod approvals;
 pub mod config;
 pub mod devices;
 pub mod invite;
@@ -19,5 +20,6 @@ pub fn registry() -> Registry {
     devices::register(&mut registry);
     invite::register(&mut registry);
     crate::nodes::register(&mut registry);
+    approvals::register(&mut registry);
     registry
 }

@@ -29,6 +29,14 @@ pub enum Outcome {
     Now(Answer),
     /// Later; the work belongs to the gateway and outlives the socket.
     Later(Pin<Box<dyn Future<Output = Answer> + Send>>),
+    /// Now, and once more later.
+    Twice(Bytes, Pin<Box<dyn Future<Output = Answer> + Send>>),
+}
+
+/// What a handler gives that may answer twice: "accepted" at once, and the result when there is one.
+pub struct TwoAnswers<F> {
+    pub first: Option<Bytes>,
+    pub then: F,
 }
 
 type Handler = Box<dyn Fn(Call, Option<&RawValue>) -> Outcome + Send + Sync>;
@@ -80,6 +88,31 @@ impl Registry {
             Ok(params) => {
                 let work = handler(call, params);
                 Outcome::Later(Box::pin(async move { work.await.and_then(|result| to_bytes(&result)) }))
+            }
+        }))
+    }
+
+    /// Registers a handler that waits and may answer twice. What it does before it waits happens in the connection's own
+    /// turn.
+    pub fn on_twice<M, F>(
+        &mut self,
+        handler: impl Fn(Call, M::Params) -> Result<TwoAnswers<F>, ErrorShape> + Send + Sync + 'static,
+    ) -> &mut Self
+    where
+        M: Method,
+        F: Future<Output = Result<M::Result, ErrorShape>> + Send + 'static,
+    {
+        self.insert::<M>(Box::new(move |call, params| {
+            let started = parse_params::<M::Params>(M::NAME, params).and_then(|params| handler(call, params));
+            match started {
+                Err(error) => Outcome::Now(Err(error)),
+                Ok(TwoAnswers { first, then }) => {
+                    let then = Box::pin(async move { then.await.and_then(|result| to_bytes(&result)) });
+                    match first {
+                        Some(first) => Outcome::Twice(first, then),
+                        None => Outcome::Later(then),
+                    }
+                }
             }
         }))
     }
@@ -150,7 +183,11 @@ pub fn wrong_role(role: Role, protocol: Protocol) -> ErrorShape {
     ErrorShape::invalid(format!("unauthorized role: {role}")).for_protocol(protocol)
 }
 
-fn to_bytes(value: &impl serde::Serialize) -> Answer {
+/// A payload as it goes out.
+///
+/// # Errors
+/// `UNAVAILABLE` when it does not serialise.
+pub fn to_bytes(value: &impl serde::Serialize) -> Answer {
     serde_json::to_vec(value)
         .map(Bytes::from)
         .map_err(|error| ErrorShape::unavailable(format!("the answer could not be serialised: {error}")))
