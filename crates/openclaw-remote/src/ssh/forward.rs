@@ -15,7 +15,7 @@ use std::{
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, AsyncWriteExt as _, BufReader},
     process::{Child, ChildStdin},
-    sync::{Notify, mpsc, oneshot, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
@@ -43,6 +43,8 @@ const END_GRACE: Duration = Duration::from_millis(500);
 const LAST_WORDS: Duration = Duration::from_millis(200);
 /// How long after a broken connection ssh may take to say why.
 const EXPLANATION: Duration = Duration::from_millis(250);
+/// A refusal this old, or younger, explains a connection that has just broken.
+const RECENT: Duration = Duration::from_secs(1);
 /// Longest line read from the far account; what its profile prints is not ours to judge.
 const MAX_LINE_BYTES: usize = 4096;
 
@@ -56,6 +58,7 @@ pub struct Pulse {
     /// How many connections the far end could not pass on, and why the last one.
     pub refusals: u32,
     pub refusal: Option<SshFailure>,
+    refused_at: Option<Instant>,
     /// Why ssh ended.
     pub ended: Option<SshFailure>,
     /// How ssh has to be called instead, when it ended before it was open.
@@ -70,10 +73,21 @@ pub struct Forward {
     learned: Learned,
     pid: u32,
     pulse: watch::Receiver<Pulse>,
-    beat: Arc<Notify>,
-    /// Dropping it asks the task to end ssh.
-    stop: Option<oneshot::Sender<()>>,
+    wishes: Arc<Wishes>,
     task: JoinHandle<()>,
+}
+
+/// What the task is asked to do.
+#[derive(Debug, Default)]
+struct Wishes {
+    beat: Notify,
+    end: Notify,
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        self.end();
+    }
 }
 
 /// The socket's path, removed with its owner.
@@ -138,7 +152,12 @@ impl Forward {
 
     /// Sends a beat now instead of within a second.
     pub fn beat(&self) {
-        self.beat.notify_one();
+        self.wishes.beat.notify_one();
+    }
+
+    /// Asks ssh to end, and what it carries with it; [`Forward::ended`] tells when.
+    pub fn end(&self) {
+        self.wishes.end.notify_one();
     }
 
     /// Waits until ssh has ended. Cancel safe.
@@ -160,7 +179,9 @@ impl Forward {
             return error;
         }
         let mut pulse = self.pulse.clone();
-        let told = pulse.wait_for(|pulse| pulse.ended.is_some() || pulse.refusal.is_some());
+        // An older refusal was that of another connection.
+        let recent = |pulse: &Pulse| pulse.refused_at.is_some_and(|at| at.elapsed() <= RECENT);
+        let told = pulse.wait_for(|pulse| pulse.ended.is_some() || recent(pulse));
         match timeout(EXPLANATION, told).await {
             Ok(Ok(pulse)) => match pulse.ended.clone().or_else(|| pulse.refusal.clone()) {
                 Some(failure) => Error::Ssh(Box::new(failure)),
@@ -172,7 +193,7 @@ impl Forward {
 
     /// Ends ssh and waits for that.
     pub async fn close(mut self) {
-        drop(self.stop.take());
+        self.end();
         let _ = (&mut self.task).await;
     }
 }
@@ -266,8 +287,7 @@ fn socket_name() -> String {
 /// Puts a task beside the child.
 fn start(spec: &SshSpec, socket: Near, mut child: Child, learned: Learned) -> Forward {
     let (publish, pulse) = watch::channel(Pulse::default());
-    let (stop, stopped) = oneshot::channel();
-    let beat = Arc::new(Notify::new());
+    let wishes = Arc::new(Wishes::default());
     let pid = child.id().unwrap_or_default();
     let (lines, said) = mpsc::channel(256);
     let echoes = lines.clone();
@@ -283,8 +303,8 @@ fn start(spec: &SshSpec, socket: Near, mut child: Child, learned: Learned) -> Fo
         beats: VecDeque::new(),
         count: 0,
     };
-    let task = tokio::spawn(carrier.run(child, said, stopped, Arc::clone(&beat)));
-    Forward { spec: spec.clone(), socket, learned, pid, pulse, beat, stop: Some(stop), task }
+    let task = tokio::spawn(carrier.run(child, said, Arc::clone(&wishes)));
+    Forward { spec: spec.clone(), socket, learned, pid, pulse, wishes, task }
 }
 
 enum Line {
@@ -335,20 +355,14 @@ struct Carrier {
 }
 
 impl Carrier {
-    async fn run(
-        mut self,
-        mut child: Child,
-        mut lines: mpsc::Receiver<Line>,
-        mut stopped: oneshot::Receiver<()>,
-        beat: Arc<Notify>,
-    ) {
+    async fn run(mut self, mut child: Child, mut lines: mpsc::Receiver<Line>, wishes: Arc<Wishes>) {
         let mut stdin = child.stdin.take();
         let mut clock = interval(HEARTBEAT);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let status = loop {
             tokio::select! {
                 biased;
-                _ = &mut stopped => {
+                () = wishes.end.notified() => {
                     drop(stdin.take());
                     break end(&mut child).await;
                 }
@@ -356,7 +370,7 @@ impl Carrier {
                 status = child.wait() => break status.ok(),
                 // The first tick comes at once: its echo says that the session is there.
                 _ = clock.tick(), if stdin.is_some() => self.send(&mut stdin).await,
-                () = beat.notified(), if stdin.is_some() => self.send(&mut stdin).await,
+                () = wishes.beat.notified(), if stdin.is_some() => self.send(&mut stdin).await,
             }
         };
         drop(stdin);
@@ -415,6 +429,7 @@ impl Carrier {
                     self.publish.send_modify(|pulse| {
                         pulse.refusals = pulse.refusals.saturating_add(1);
                         pulse.refusal = Some(refusal);
+                        pulse.refused_at = Some(Instant::now());
                     });
                 }
                 self.said.push(&text);

@@ -25,13 +25,20 @@
 //! # }
 //! ```
 
+mod backoff;
 pub mod control;
 mod dir;
+mod listen;
+mod log;
+mod machine;
+mod network;
 mod status;
+mod supervisor;
 
 pub use control::ControlError;
 pub use dir::{TunnelDir, TunnelName};
 pub use status::{Advice, Failure, ForwardStatus, PortRefused, Role, State, Status};
+pub use supervisor::{Settings, StartError, Supervisor};
 
 use std::path::Path;
 
