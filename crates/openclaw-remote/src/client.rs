@@ -40,9 +40,11 @@ use tokio_tungstenite::{
 use crate::{
     deadline::Deadline,
     dial::{Endpoint, Stream},
+    edge,
     error::{Error, Stage},
     handshake::{self, Event, Incoming},
-    url::Host,
+    tls::TlsFailure,
+    url::{GatewayUrl, Host},
 };
 
 type Socket = WebSocketStream<Stream>;
@@ -55,6 +57,8 @@ const WRITE_QUEUE: usize = 64;
 const EVENT_QUEUE: usize = 1024;
 /// Most of an HTTP error body that is looked at.
 const MAX_HTTP_BODY_BYTES: usize = 4096;
+/// Most of a redirect's address that is shown.
+const MAX_LOCATION_BYTES: usize = 200;
 /// How long to wait for the peer's close frame after ours.
 const CLOSE_GRACE: Duration = Duration::from_millis(250);
 /// Bounds of the tick watchdog, whatever the gateway says its tick interval is.
@@ -534,20 +538,52 @@ async fn upgrade(endpoint: &Endpoint, stream: Stream, nonce: Option<&str>) -> Re
         .read_buffer_size(READ_BUFFER_BYTES)
         .max_message_size(Some(limits::MAX_PAYLOAD_BYTES))
         .max_frame_size(Some(limits::MAX_PAYLOAD_BYTES));
+    if let Endpoint::Url { url, edge, .. } = endpoint
+        && url.is_secure()
+    {
+        request.headers_mut().extend(edge::headers(edge)?);
+    }
     match client_async_with_config(request, stream, Some(config)).await {
         Ok((socket, _)) => Ok(socket),
-        Err(tungstenite::Error::Http(response)) => Err(http_error(&response)),
+        Err(tungstenite::Error::Http(response)) => Err(http_error(endpoint, &response)),
         Err(error) => Err(unusable(error.to_string())),
     }
 }
 
 /// Redirects are reported, never followed: a credential was meant for the address that was asked (P-90).
-fn http_error(response: &http::Response<Option<Vec<u8>>>) -> Error {
+fn http_error(endpoint: &Endpoint, response: &http::Response<Option<Vec<u8>>>) -> Error {
+    let status = response.status();
+    if let Some(location) = response.headers().get(http::header::LOCATION).filter(|_| status.is_redirection()) {
+        // What follows the path may be a secret of the edge, and what is not plain text may be a trick on the eye.
+        let location = location.to_str().unwrap_or_default().split(['?', '#']).next().unwrap_or_default();
+        return redirect(endpoint, status.as_u16(), location.get(..MAX_LOCATION_BYTES).unwrap_or(location));
+    }
     let body = response.body().as_deref().unwrap_or_default();
     let body = body.get(..MAX_HTTP_BODY_BYTES).unwrap_or(body);
     let error = serde_json::from_slice::<Value>(body).ok().and_then(|mut body| body.get_mut("error").map(Value::take));
     let text = |key: &str| error.as_ref()?.get(key)?.as_str().map(str::to_owned);
-    Error::Http { status: response.status().as_u16(), kind: text("type"), message: text("message") }
+    let kind = text("type");
+    if let (Some("tls_required"), Endpoint::Url { url, .. }) = (kind.as_deref(), endpoint) {
+        return tls_wanted(url, &url.with_security(true, url.port()));
+    }
+    Error::Http { status: status.as_u16(), kind, message: text("message") }
+}
+
+/// The usual redirect of a web server to its own HTTPS side is a URL that lacks an `s`; any other is reported as it is.
+fn redirect(endpoint: &Endpoint, status: u16, location: &str) -> Error {
+    if let (Endpoint::Url { url, .. }, Ok(to)) = (endpoint, GatewayUrl::parse(location))
+        && to.is_secure()
+        && !url.is_secure()
+        && to.host() == url.host()
+    {
+        return tls_wanted(url, &url.with_security(true, to.port()));
+    }
+    let message = format!("a redirect to {location}; redirects are not followed");
+    Error::Http { status, kind: Some("redirect".to_owned()), message: Some(message) }
+}
+
+fn tls_wanted(url: &GatewayUrl, secured: &GatewayUrl) -> Error {
+    Error::Tls { url: url.to_string(), source: TlsFailure::Wanted { url: secured.to_string() } }
 }
 
 /// The next text frame; control frames are passed over.

@@ -1,4 +1,5 @@
-//! Opening a byte stream to a gateway: TCP with a happy race of addresses, TLS on top, or the owner's unix socket.
+//! Opening a byte stream to a gateway: TCP with a happy race of addresses or through an HTTP proxy, TLS on top, or a unix
+//! socket.
 
 use std::{
     io,
@@ -22,7 +23,9 @@ use tokio_rustls::client::TlsStream;
 use crate::{
     address::AddressClass,
     deadline::Deadline,
+    edge,
     error::{Error, Insecure, Stage},
+    proxy::{Choice, Proxies},
     tls::{self, Fingerprint},
     url::{GatewayUrl, Host, Plaintext},
 };
@@ -53,7 +56,8 @@ pub enum Endpoint {
 #[derive(Debug)]
 pub enum Stream {
     Tcp(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    /// Over TCP, or over TLS to a proxy.
+    Tls(Box<TlsStream<Stream>>),
     Unix(UnixStream),
 }
 
@@ -72,8 +76,9 @@ impl Endpoint {
             Self::OwnerSocket(path) | Self::Tunnel { socket: path, .. } => {
                 deadline.run(Stage::Connect, dial_owner(path)).await.map(Stream::Unix)
             }
-            Self::Url { url, pin, allow_private_names, .. } => {
-                dial_url(url, *pin, *allow_private_names, deadline).await
+            Self::Url { url, pin, allow_private_names, edge } => {
+                check_edge(url, edge)?;
+                dial_url(url, *pin, *allow_private_names, &Proxies::of_process(), deadline).await
             }
         }
     }
@@ -88,10 +93,19 @@ impl Endpoint {
     }
 }
 
-async fn dial_url(
+/// Headers for an edge are credentials: they go over TLS or not at all.
+fn check_edge(url: &GatewayUrl, edge: &[(String, Secret)]) -> Result<(), Error> {
+    if !edge.is_empty() && !url.is_secure() {
+        return Err(Error::EdgeAuth { reason: format!("these headers are sent over wss:// only, and {url} is not") });
+    }
+    edge::headers(edge).map(|_| ())
+}
+
+pub(crate) async fn dial_url(
     url: &GatewayUrl,
     pin: Option<Fingerprint>,
     allow_private_names: bool,
+    proxies: &Proxies,
     deadline: Deadline,
 ) -> Result<Stream, Error> {
     let plaintext = url.plaintext(allow_private_names);
@@ -101,6 +115,29 @@ async fn dial_url(
     if pin.is_some() && !url.is_secure() {
         return Err(Error::PinWithoutTls { url: url.to_string() });
     }
+    let target = || format!("{}:{}", url.host(), url.port());
+    let stream = match proxies.choose(url) {
+        Ok(Choice::Direct(_)) => direct(url, plaintext, deadline).await?,
+        Ok(Choice::Through(proxy)) => {
+            let failed = |failure| Error::Proxy { proxy: proxy.to_string(), target: target(), failure };
+            let opened = async { proxy.open(url).await.map_err(failed) };
+            deadline.run(Stage::Proxy, opened).await?
+        }
+        Err(failure) => return Err(Error::Proxy { proxy: "in the environment".to_owned(), target: target(), failure }),
+    };
+    if !url.is_secure() {
+        return Ok(stream);
+    }
+    let server = server_name(url)?;
+    let secure = async {
+        let tls = tls::connect(stream, server, pin).await;
+        tls.map_err(|source| Error::Tls { url: url.to_string(), source })
+    };
+    deadline.run(Stage::Tls, secure).await.map(|tls| Stream::Tls(Box::new(tls)))
+}
+
+/// TCP to the gateway itself.
+async fn direct(url: &GatewayUrl, plaintext: Plaintext, deadline: Deadline) -> Result<Stream, Error> {
     let mut addresses = deadline.run(Stage::Name, resolve(url)).await?;
     if plaintext == Plaintext::IfPrivate {
         let first = addresses.first().map(SocketAddr::ip);
@@ -114,19 +151,16 @@ async fn dial_url(
     let stream = deadline.run(Stage::Connect, connect).await?;
     // Frames are small and each waits for an answer; Nagle would hold them back.
     stream.set_nodelay(true).map_err(unreachable)?;
-    if !url.is_secure() {
-        return Ok(Stream::Tcp(stream));
-    }
-    let server = match url.host() {
+    Ok(Stream::Tcp(stream))
+}
+
+/// Whose certificate is expected at a URL.
+pub(crate) fn server_name(url: &GatewayUrl) -> Result<ServerName<'static>, Error> {
+    Ok(match url.host() {
         Host::Name(name) => ServerName::try_from(name.clone()).map_err(|_| Error::name(name, invalid_name()))?,
         Host::Ip(address) => ServerName::IpAddress(TlsIp::from(*address)),
         Host::Scoped(address, _) => ServerName::IpAddress(TlsIp::from(std::net::IpAddr::V6(*address))),
-    };
-    let secure = async {
-        let tls = tls::connect(stream, server, pin).await;
-        tls.map_err(|source| Error::Tls { url: url.to_string(), source })
-    };
-    deadline.run(Stage::Tls, secure).await.map(|tls| Stream::Tls(Box::new(tls)))
+    })
 }
 
 fn invalid_name() -> io::Error {
@@ -134,7 +168,7 @@ fn invalid_name() -> io::Error {
 }
 
 /// The addresses of a URL's host. `localhost` is never looked up: both loopback addresses are tried.
-async fn resolve(url: &GatewayUrl) -> Result<Vec<SocketAddr>, Error> {
+pub(crate) async fn resolve(url: &GatewayUrl) -> Result<Vec<SocketAddr>, Error> {
     match url.host() {
         Host::Name(name) if name == "localhost" => {
             Ok(vec![(Ipv4Addr::LOCALHOST, url.port()).into(), (Ipv6Addr::LOCALHOST, url.port()).into()])
@@ -172,7 +206,7 @@ fn interleave(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
 
 /// Connects to the first address that answers. The next one starts when the one before failed or after a head start.
 /// Dropping the future aborts every attempt.
-async fn race(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+pub(crate) async fn race(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     let mut waiting = addresses.into_iter();
     let mut attempts = JoinSet::new();
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no address to connect to");

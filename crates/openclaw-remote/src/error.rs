@@ -7,7 +7,7 @@ use openclaw_config::connections::ConnectionName;
 use openclaw_protocol::{ErrorCode, ErrorShape};
 use serde_json::Value;
 
-use crate::{tls::TlsFailure, url::UrlError};
+use crate::{proxy::ProxyFailure, tls::TlsFailure, url::UrlError};
 
 /// How far a connection got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -198,9 +198,17 @@ pub enum Error {
     /// ssh did not bring the tunnel up, or lost it.
     #[error("{0}")]
     Ssh(Box<crate::ssh::SshFailure>),
+    /// `gateway.remote.edgeAuth` cannot be sent.
+    #[error("gateway.remote.edgeAuth: {reason}")]
+    EdgeAuth { reason: String },
     /// The HTTP proxy did not let the connection through.
-    #[error("the proxy {proxy} does not let this connection through: {reason}")]
-    Proxy { proxy: String, reason: String },
+    #[error("the proxy {proxy} does not let the connection to {target} through: {failure}")]
+    Proxy {
+        proxy: String,
+        /// Host and port of the gateway.
+        target: String,
+        failure: ProxyFailure,
+    },
     /// Another gateway answered than the one that was saved. Nothing was sent to it.
     #[error("{}", wrong_gateway_text(expected, shown.as_ref()))]
     WrongGateway {
@@ -266,6 +274,7 @@ impl Error {
             Self::Url(_)
             | Self::Insecure(_)
             | Self::PinWithoutTls { .. }
+            | Self::EdgeAuth { .. }
             | Self::Credentials(_)
             | Self::Identity(_) => Stage::Target,
             Self::Ssh(_) => Stage::Ssh,
@@ -327,6 +336,7 @@ impl Error {
             Self::Url(_) => "url",
             Self::Insecure(_) => "plaintext_refused",
             Self::PinWithoutTls { .. } => "pin_without_tls",
+            Self::EdgeAuth { .. } => "edge_auth",
             Self::Credentials(_) => "credentials",
             Self::Identity(_) => "identity",
             Self::Ssh(failure) => failure.code(),
@@ -341,6 +351,7 @@ impl Error {
                 ConnectFailure::Other => "connect",
             },
             Self::Tls { source: TlsFailure::Pin(_), .. } => "pin_mismatch",
+            Self::Tls { source: TlsFailure::Untrusted(_), .. } => "untrusted",
             Self::Tls { .. } => "tls",
             Self::Http { .. } => "http",
             Self::Upgrade { .. } => "upgrade",

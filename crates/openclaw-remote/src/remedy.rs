@@ -1,10 +1,13 @@
 //! What to do about an error: one command, and the machine to type it on.
 
+use openclaw_config::credentials::UrlSource;
 use openclaw_protocol::error::{Machine, Remediation};
 
 use crate::{
-    error::{ConnectFailure, Error},
+    error::{ConnectFailure, Error, Stage},
+    proxy::ProxyFailure,
     tls::TlsFailure,
+    url::{GatewayUrl, Plaintext},
 };
 
 /// What the advice depends on besides the error itself.
@@ -22,6 +25,8 @@ pub struct Place {
     pub remote_port: u16,
     /// `gateway.remote.sshTarget`.
     pub ssh_target: Option<String>,
+    /// Who named the URL; `None` where nobody did.
+    pub source: Option<UrlSource>,
 }
 
 /// One step that cures a failure.
@@ -83,24 +88,20 @@ impl Error {
         match self {
             Self::Paths(failures) => failures.leading().remedy(place),
             Self::Connect { failure, .. } => Some(connect_remedy(*failure, place)),
-            Self::Timeout { stage: crate::Stage::Connect, .. } => Some(connect_remedy(ConnectFailure::TimedOut, place)),
-            Self::Ssh(failure) => failure.remedy(),
-            Self::Proxy { .. } => {
-                Some(Remedy::here("leave this host out of the proxy", "export NO_PROXY=\"$NO_PROXY,<host>\""))
+            Self::Timeout { stage: Stage::Proxy, .. } => {
+                Some(Remedy::here("see which proxy is set", "env | grep -i _proxy"))
             }
+            Self::Timeout { stage: Stage::Connect, .. } => Some(connect_remedy(ConnectFailure::TimedOut, place)),
+            Self::Ssh(failure) => failure.remedy(),
+            Self::Proxy { target, failure, proxy } => Some(proxy_remedy(proxy, target, failure)),
+            Self::EdgeAuth { .. } => {
+                Some(Remedy::here("see which headers are configured", "openclaw config get gateway.remote.edgeAuth"))
+            }
+            Self::PinWithoutTls { url } => url_remedy(&GatewayUrl::parse(url).ok()?, true, place),
             Self::WrongGateway { .. } => Some(Remedy::here("see which gateways are saved", "openclaw connections ls")),
             Self::Name { host, .. } => Some(Remedy::here("check the name", format!("getent hosts {host}"))),
-            Self::Tls { source: TlsFailure::Pin(mismatch), .. } => Some(Remedy::here(
-                "if the owner confirms that the certificate was renewed, pin the new one",
-                format!("openclaw config set gateway.remote.tlsFingerprint {}", mismatch.shown),
-            )),
-            Self::Tls { source: TlsFailure::Untrusted(_), .. } => Some(Remedy::there(
-                "read the certificate's fingerprint, then set gateway.remote.tlsFingerprint on this machine",
-                "openssl x509 -noout -fingerprint -sha256 -in ~/.openclaw/gateway/tls/gateway-cert.pem",
-            )),
-            Self::Tls { .. } | Self::NotAGateway { .. } | Self::Upgrade { .. } => {
-                Some(Remedy::here("check which address is used and why", "openclaw gateway status"))
-            }
+            Self::Tls { url, source } => tls_remedy(url, source, place),
+            Self::NotAGateway { .. } | Self::Upgrade { .. } => Some(which_address()),
             Self::Http { kind: Some(kind), .. } if kind == "proxy_attribution_required" => Some(Remedy::there(
                 "name the reverse proxy in front of the gateway",
                 "openclaw config set gateway.trustedProxies '[\"127.0.0.1\"]'",
@@ -108,7 +109,7 @@ impl Error {
             Self::Http { status: 503, .. } => {
                 Some(Remedy::there("see what holds the connections", "openclaw status --deep"))
             }
-            Self::Http { .. } => Some(Remedy::here("check which address is used and why", "openclaw gateway status")),
+            Self::Http { .. } => Some(which_address()),
             Self::Protocol { expected: Some(version), .. } if *version > 4 => {
                 Some(Remedy::here("update this program; see which version it is", "openclaw --version"))
             }
@@ -125,9 +126,7 @@ impl Error {
                 Some(Remedy::there("read what the gateway says", "openclaw logs --tail 50"))
             }
             Self::Identity(_) => Some(Remedy::here("see who may read the state directory", "openclaw doctor")),
-            Self::Url(_) | Self::Insecure(_) | Self::PinWithoutTls { .. } | Self::Credentials(_) | Self::Refused(_) => {
-                None
-            }
+            Self::Url(_) | Self::Insecure(_) | Self::Credentials(_) | Self::Refused(_) => None,
         }
     }
 
@@ -149,6 +148,76 @@ fn is_plain_id(id: &str) -> bool {
         && !id.starts_with('-')
         && id.len() <= 128
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+}
+
+fn which_address() -> Remedy {
+    Remedy::here("check which address is used and why", "openclaw gateway status")
+}
+
+fn tls_remedy(url: &str, failure: &TlsFailure, place: &Place) -> Option<Remedy> {
+    let restart = || Remedy::here("restart it, so that it takes gateway.tls as it is now", "openclaw gateway --force");
+    match failure {
+        TlsFailure::Pin(_) if place.local => Some(Remedy::here(
+            "another program has the port, or the gateway still shows an older certificate; see which",
+            "openclaw gateway status",
+        )),
+        TlsFailure::Pin(_) if matches!(place.source, Some(UrlSource::On | UrlSource::Current)) => Some(Remedy::here(
+            "if the owner confirms that the certificate was renewed, connect again; this is what is saved",
+            "openclaw connections ls",
+        )),
+        TlsFailure::Pin(mismatch) => Some(Remedy::here(
+            "if the owner confirms that the certificate was renewed, pin the new one",
+            format!("openclaw config set gateway.remote.tlsFingerprint {}", mismatch.shown),
+        )),
+        TlsFailure::Untrusted(_) | TlsFailure::Store(_) if place.local => {
+            Some(Remedy::here("see which certificate it should show", "openclaw gateway cert show"))
+        }
+        TlsFailure::Untrusted(_) | TlsFailure::Store(_) => Some(Remedy::there(
+            "print its fingerprint, and the command that pins it here,",
+            "openclaw gateway cert show",
+        )),
+        TlsFailure::NotTls | TlsFailure::Wanted { .. } if place.local => Some(restart()),
+        TlsFailure::Wanted { url } => url_remedy(&GatewayUrl::parse(url).ok()?, true, place),
+        TlsFailure::NotTls => {
+            let url = GatewayUrl::parse(url).ok()?;
+            match url.with_security(false, url.port()).plaintext(false) {
+                Plaintext::Refused => Some(Remedy::there(
+                    "turn TLS on and start the gateway again,",
+                    "openclaw config set gateway.tls.enabled true",
+                )),
+                Plaintext::Allowed | Plaintext::IfPrivate => url_remedy(&url, false, place),
+            }
+        }
+        TlsFailure::Handshake(_) => Some(which_address()),
+    }
+}
+
+/// The same address with the other scheme, set where it was set.
+fn url_remedy(url: &GatewayUrl, secure: bool, place: &Place) -> Option<Remedy> {
+    let url = url.with_security(secure, url.port());
+    let what = if secure { "use wss:// for it" } else { "use ws:// for it" };
+    match place.source {
+        Some(UrlSource::Env) => Some(Remedy::here(what, format!("export OPENCLAW_GATEWAY_URL={url}"))),
+        Some(UrlSource::Flag) => {
+            Some(Remedy::here(format!("{what}: repeat the command with this address"), format!("--url {url}")))
+        }
+        Some(UrlSource::On | UrlSource::Current) => Some(Remedy::here("see what is saved", "openclaw connections ls")),
+        _ => Some(Remedy::here(what, format!("openclaw config set gateway.remote.url {url}"))),
+    }
+}
+
+fn proxy_remedy(proxy: &str, target: &str, failure: &ProxyFailure) -> Remedy {
+    match failure {
+        ProxyFailure::LoginMissing | ProxyFailure::LoginRefused { .. } => {
+            let at = proxy.replacen("://", "://<user>:<password>@", 1);
+            Remedy::here("give its user name and password", format!("export https_proxy={at}"))
+        }
+        _ => {
+            let host = target.rsplit_once(':').map_or(target, |(host, _)| host);
+            let list = format!("export NO_PROXY=\"${{NO_PROXY:+$NO_PROXY,}}{host}\"");
+            Remedy::here("if the gateway can be reached without the proxy, leave it out", list)
+        }
+    }
 }
 
 fn connect_remedy(failure: ConnectFailure, place: &Place) -> Remedy {

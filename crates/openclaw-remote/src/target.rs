@@ -341,6 +341,7 @@ fn place(url: &GatewayUrl, route: &Route, source: UrlSource, config: &GatewayCon
         port: url.port(),
         remote_port: ssh.map_or(config.remote.remote_port.unwrap_or(url.port()), |spec| spec.gateway_port),
         ssh_target: ssh.map(|spec| spec.target.to_string()).or_else(|| config.remote.ssh_target.clone()),
+        source: Some(source),
     }
 }
 

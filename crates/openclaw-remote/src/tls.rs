@@ -88,8 +88,11 @@ pub enum TlsFailure {
     #[error("whoever answered does not speak TLS")]
     NotTls,
     /// The URL says no TLS and the gateway wants it.
-    #[error("the gateway speaks TLS there, and the URL says ws://")]
-    Wanted,
+    #[error("TLS is wanted there; the address is {url}")]
+    Wanted {
+        /// The same host with `wss://`.
+        url: String,
+    },
     /// No version or cipher is shared, or the peer hung up.
     #[error("the TLS handshake failed ({0})")]
     Handshake(String),

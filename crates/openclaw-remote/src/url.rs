@@ -124,6 +124,11 @@ impl GatewayUrl {
         Self { secure: false, host: Host::Ip(Ipv4Addr::LOCALHOST.into()), port, path: "/".to_owned() }
     }
 
+    /// The same place under `wss://` or `ws://`, at this port.
+    pub fn with_security(&self, secure: bool, port: u16) -> Self {
+        Self { secure, port, ..self.clone() }
+    }
+
     pub const fn is_secure(&self) -> bool {
         self.secure
     }
@@ -368,8 +373,8 @@ mod tests {
     }
 
     #[test]
-    fn plaintext_rule() {
-        // S-141…S-148 and P-87: (url, without the switch, with it)
+    fn s_141_to_s_148_the_plaintext_rule() {
+        // With P-87: (url, without the switch, with it)
         for (text, plain, with_switch) in [
             ("ws://127.0.0.1:18789", Plaintext::Allowed, Plaintext::Allowed),
             ("ws://localhost:18789", Plaintext::Allowed, Plaintext::Allowed),

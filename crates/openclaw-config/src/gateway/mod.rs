@@ -156,6 +156,28 @@ pub struct HttpConfig {
     pub strict_transport_security: Option<String>,
 }
 
+/// Why a header cannot be one of `gateway.remote.edgeAuth`; `None` when it can. Names only, never values.
+pub fn edge_header_problem(name: &str) -> Option<&'static str> {
+    /// What the connection itself sets, and what would let a client speak for a proxy.
+    const OWNED: &[&str] = &[
+        "host",
+        "connection",
+        "upgrade",
+        "content-length",
+        "transfer-encoding",
+        "sec-websocket-key",
+        "sec-websocket-version",
+        "sec-websocket-protocol",
+        "sec-websocket-extensions",
+        openclaw_protocol::gateway_proof::HEADER,
+    ];
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if name.is_empty() || !name.bytes().all(token) {
+        return Some("not a header name");
+    }
+    OWNED.iter().any(|owned| owned.eq_ignore_ascii_case(name)).then_some("the connection sets this header itself")
+}
+
 impl GatewayConfig {
     /// Reads the section. Faults below `gateway` are returned; those of other sections do not matter here.
     pub fn read(doc: &Document) -> Result<Self, Vec<Issue>> {

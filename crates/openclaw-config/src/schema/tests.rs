@@ -41,6 +41,16 @@ fn observed_validation_texts() {
     case("{gateway:[]}", "gateway: Invalid input: expected object, received array");
     case("{gateway:{trustedProxies:'x'}}", "gateway.trustedProxies: Invalid input: expected array, received string");
     case("{gateway:{tls:{certPath:'a'}}}", "gateway.tls: certPath and keyPath must be set together");
+    case("{gateway:{remote:{edgeAuth:{'X Y':'a'}}}}", "gateway.remote.edgeAuth[\"X Y\"]: not a header name");
+    case(
+        "{gateway:{remote:{edgeAuth:{Host:'a'}}}}",
+        "gateway.remote.edgeAuth.Host: the connection sets this header itself",
+    );
+    case(
+        "{gateway:{remote:{edgeAuth:{'X-A':'a','x-a':'b'}}}}",
+        "gateway.remote.edgeAuth.x-a: the same header is there twice, in different case",
+    );
+    assert_eq!(errors("{gateway:{remote:{edgeAuth:{'CF-Access-Client-Id':'a'}}}}"), Vec::<String>::new());
     case(
         "{gateway:{auth:{token:{source:'env',id:'x y'}}}}",
         "gateway.auth.token: Invalid input: the id of an env SecretRef must be a variable name such as GATEWAY_TOKEN",

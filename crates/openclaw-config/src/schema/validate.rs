@@ -110,6 +110,21 @@ fn cross_checks(doc: &Document, found: &mut Validation) {
     {
         found.errors.push(issue("gateway.tls", "certPath and keyPath must be set together", Some(tls)));
     }
+    edge_headers(doc, found);
+}
+
+/// Header names are keys of a map, so the schema does not see them.
+fn edge_headers(doc: &Document, found: &mut Validation) {
+    const PATH: &str = "gateway.remote.edgeAuth";
+    let headers = doc.get(PATH).and_then(Node::as_object).unwrap_or_default();
+    for (index, (name, node)) in headers.iter().enumerate() {
+        let twice = headers.iter().take(index).any(|(earlier, _)| earlier.eq_ignore_ascii_case(name));
+        let twice = twice.then_some("the same header is there twice, in different case");
+        if let Some(problem) = crate::gateway::edge_header_problem(name).or(twice) {
+            let path = ConfigPath::default().child("gateway").child("remote").child("edgeAuth").child(name);
+            found.errors.push(issue(&path.to_string(), problem, Some(node)));
+        }
+    }
 }
 
 /// Unknown keys that get a suggestion.
