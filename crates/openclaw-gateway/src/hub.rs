@@ -2,11 +2,14 @@
 //!
 //! An event is serialised once; each receiver gets the shared bytes and its own sequence number. The audience comes with
 //! the event's type ([`Gate`]), so an event without a stated audience cannot be sent.
+//!
+//! Broadcasts, and connections that come and go, take turns by the lock of [`History`]: so every connection hears events in
+//! one order, and what it missed can be told afterwards.
 
 use std::{
     collections::HashMap,
     sync::{
-        Arc, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -20,7 +23,12 @@ use openclaw_protocol::{
 };
 use serde::Serialize;
 
-use crate::{auth::evidence::ClientKey, connection::outbound::Outbound, pairing::IssuerGeneration};
+use crate::{
+    auth::evidence::ClientKey,
+    connection::outbound::Outbound,
+    history::{Caller, Ears, History, Incomplete, Joined, Trace},
+    pairing::IssuerGeneration,
+};
 
 /// An authenticated connection. What it may do was decided once, when it was admitted; taking rights away means closing it.
 #[derive(Debug)]
@@ -49,6 +57,10 @@ pub struct Connection {
     pub secret_generation: Option<IssuerGeneration>,
     pub connected_at_ms: i64,
     pub outbound: Outbound,
+    /// Where in the stream of events it joined; set by [`Hub::add`].
+    pub joined: Joined,
+    /// Events that were addressed to it and not to a gate.
+    pub addressed: AtomicU64,
 }
 
 impl Connection {
@@ -60,11 +72,22 @@ impl Connection {
         self.outbound.push(frame);
     }
 
+    fn ears(&self) -> Ears {
+        Ears { role: self.role, scopes: self.scopes }
+    }
+
     fn hears(&self, gate: Gate) -> bool {
-        match (gate, self.role) {
-            (Gate::Everyone, _) => true,
-            (Gate::Operators(scope), Role::Operator) => self.scopes.grants(scope),
-            (Gate::Operators(_), Role::Node) => false,
+        self.ears().hear(gate)
+    }
+
+    fn trace(&self) -> Trace {
+        Trace {
+            number: self.number,
+            caller: Caller { device: self.device.clone(), method: self.method, role: self.role },
+            ears: self.ears(),
+            protocol: self.protocol,
+            joined: self.joined,
+            addressed: self.addressed.load(Ordering::Relaxed),
         }
     }
 }
@@ -74,8 +97,8 @@ impl Connection {
 pub struct Hub {
     connections: RwLock<HashMap<u64, Arc<Connection>>>,
     numbers: AtomicU64,
-    /// Event counter shared by all protocol 3 connections.
-    global_seq: AtomicU64,
+    /// Also the event counter shared by all protocol 3 connections. Locked before `connections`.
+    history: Mutex<History>,
     presence_version: AtomicU64,
     health_version: AtomicU64,
 }
@@ -85,15 +108,28 @@ impl Hub {
         self.numbers.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    pub fn add(&self, connection: Arc<Connection>) {
+    fn history(&self) -> MutexGuard<'_, History> {
+        // A panic between two of its fields costs at worst an event that is said to be missing.
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From here on events are queued for it.
+    pub fn add(&self, mut connection: Connection) -> Arc<Connection> {
+        let history = self.history();
+        connection.joined = history.join(connection.ears());
+        let connection = Arc::new(connection);
         if let Ok(mut map) = self.connections.write() {
-            map.insert(connection.number, connection);
+            map.insert(connection.number, Arc::clone(&connection));
         }
+        connection
     }
 
     pub fn remove(&self, number: u64) {
+        let mut history = self.history();
         if let Ok(mut map) = self.connections.write() {
-            map.remove(&number);
+            if let Some(gone) = map.remove(&number) {
+                history.part(gone.id.clone(), gone.trace());
+            }
             if map.capacity() > 4 * (map.len() + 16) {
                 map.shrink_to_fit();
             }
@@ -155,11 +191,14 @@ impl Hub {
         payload: impl Fn(Protocol) -> P,
         wanted: impl Fn(&Connection) -> bool,
     ) -> usize {
-        let head = |protocol| serde_json::to_vec(&payload(protocol)).ok().map(|bytes| EventHead::new(event.name, &bytes));
+        let head =
+            |protocol| serde_json::to_vec(&payload(protocol)).ok().map(|bytes| EventHead::new(event.name, &bytes));
         let (Some(v3), Some(v4)) = (head(Protocol::V3), head(Protocol::V4)) else { return 0 };
-        let seq = self.global_seq.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut history = self.history();
         let hearers = self.select(|c| c.hears(event.gate) && !c.outbound.is_closing() && wanted(c));
+        let seq = history.address(event.gate, hearers.iter().map(|c| c.number), [v3.clone(), v4.clone()]);
         for connection in &hearers {
+            connection.addressed.fetch_add(1, Ordering::Relaxed);
             let head = if connection.protocol == Protocol::V3 { &v3 } else { &v4 };
             connection.outbound.push_event(head, None, seq, connection.protocol, event.drop_if_slow);
         }
@@ -173,11 +212,22 @@ impl Hub {
 
     fn broadcast_bytes(&self, event: Event, payload: &[u8], version: Option<StateVersion>) {
         let head = EventHead::new(event.name, payload);
-        let seq = self.global_seq.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut history = self.history();
+        let seq = history.broadcast(event.gate, &head, version);
         let Ok(map) = self.connections.read() else { return };
         for connection in map.values().filter(|c| c.hears(event.gate)) {
             connection.outbound.push_event(&head, version, seq, connection.protocol, event.drop_if_slow);
         }
+    }
+
+    /// What `asker` missed on the connection `conn_id`, after the event it saw there last: event frames as JSON.
+    ///
+    /// # Errors
+    /// [`Incomplete`] when something may be missing.
+    pub fn missed(&self, asker: &Connection, conn_id: &str, last_seen: u64) -> Result<Vec<Vec<u8>>, Incomplete> {
+        let history = self.history();
+        let living = self.select(|c| c.id == conn_id).first().map(|c| c.trace());
+        history.missed(&asker.trace(), conn_id, living, last_seen)
     }
 
     /// Closes at once every connection that matches. Returns how many there were.

@@ -1,7 +1,10 @@
 //! From challenge to hello: the first request is read, every claim in it is verified once, and
 //! [`decide`](crate::auth::decide) says what it is worth.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use openclaw_protocol::{
     CloseReason, DeviceId, DeviceKey, ErrorShape, Protocol, PublicKey, Role, ScopeSet,
@@ -32,6 +35,7 @@ use crate::{
     },
     clock::now_ms,
     gateway::Gateway,
+    history::Joined,
     hub::Connection,
     pairing::{BootstrapError, ClientMeta, Issued, IssuerGeneration, PairingRequest, TokenCheck, TokenError},
     setup::Handed,
@@ -251,7 +255,7 @@ impl Caller<'_> {
         params.auth = openclaw_protocol::connect::AuthBlock::default();
         params.device = None;
         let now = now_ms();
-        let connection = Arc::new(Connection {
+        let connection = Connection {
             number: self.gateway.hub.next_number(),
             id: uuid::Uuid::new_v4().to_string(),
             role,
@@ -268,9 +272,11 @@ impl Caller<'_> {
             secret_generation,
             connected_at_ms: now,
             outbound: Outbound::default(),
-        });
+            joined: Joined::default(),
+            addressed: AtomicU64::new(0),
+        };
         // From here on events are queued for it: they follow the hello, never precede it.
-        self.gateway.hub.add(Arc::clone(&connection));
+        let connection = self.gateway.hub.add(connection);
         if self.overtaken(&connection) {
             self.gateway.hub.remove(connection.number);
             return Err(Rejection::Silent(CloseReason::AUTH_CHANGED));

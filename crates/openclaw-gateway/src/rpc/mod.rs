@@ -3,6 +3,7 @@
 pub mod approvals;
 pub mod config;
 pub mod devices;
+pub mod events;
 pub mod invite;
 pub mod logs;
 pub mod registry;
@@ -19,6 +20,7 @@ pub fn registry() -> Registry {
     config::register(&mut registry);
     devices::register(&mut registry);
     invite::register(&mut registry);
+    events::register(&mut registry);
     crate::nodes::register(&mut registry);
     approvals::register(&mut registry);
     registry

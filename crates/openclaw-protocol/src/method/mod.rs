@@ -7,6 +7,7 @@ use crate::{Protocol, Scope};
 
 pub mod config;
 pub mod device;
+pub mod events;
 pub mod exec;
 pub mod invite;
 pub mod node;
@@ -15,7 +16,7 @@ pub mod system;
 /// Who may call a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Every authenticated connection of any role (only `health`).
+    /// Every authenticated connection of any role (only `health` and `events.resume`).
     Any,
     /// Operators that hold the scope (or admin).
     Operator(Scope),

@@ -70,6 +70,8 @@ fn connection(role: Role, device: Option<u8>, scopes: ScopeSet, commands: &[&str
         secret_generation: None,
         connected_at_ms: 1_000,
         outbound: Outbound::default(),
+        joined: crate::history::Joined::default(),
+        addressed: std::sync::atomic::AtomicU64::new(0),
     })
 }
 
