@@ -102,6 +102,7 @@ impl Command {
                 Some(GatewayCommand::Status(args)) => args.at.target.json,
                 Some(GatewayCommand::Health(args) | GatewayCommand::Probe(args)) => args.target.json,
                 Some(GatewayCommand::Call(args)) => args.at.target.json,
+                Some(GatewayCommand::Cert(args)) => args.wants_json(),
             },
             Self::Health(args) => args.json,
             Self::Status(args) => args.json,
@@ -193,6 +194,8 @@ pub enum GatewayCommand {
     Probe(PortTargetArgs),
     /// Call one RPC method
     Call(GatewayCall),
+    /// The certificate of the TLS listener: show, renew
+    Cert(crate::command::gateway_cert::GatewayCert),
 }
 
 #[derive(Args, Clone, Debug, Default)]

@@ -7,6 +7,7 @@ pub mod connections;
 pub mod dashboard;
 pub mod devices;
 pub mod doctor;
+pub mod gateway_cert;
 pub mod gateway_probe;
 pub mod gateway_run;
 pub mod gateway_status;
@@ -42,6 +43,7 @@ pub fn run(cli: Cli) -> Outcome {
             Some(GatewayCommand::Health(args)) => health::gateway(&context, &args),
             Some(GatewayCommand::Probe(args)) => gateway_probe::run(&context, &args),
             Some(GatewayCommand::Call(args)) => call::run(&context, &args),
+            Some(GatewayCommand::Cert(args)) => gateway_cert::run(&context, &args),
         },
         Command::Health(args) => health::run(&context, &args),
         Command::Status(args) => status::run(&context, &args),
