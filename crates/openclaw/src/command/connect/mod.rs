@@ -1,0 +1,381 @@
+//! `openclaw connect`: from a machine that knows nothing to a gateway that works, or back to knowing nothing.
+//!
+//! ```text
+//! goal (code)          ssh target ─> by_ssh ┐
+//!   none: choose       setup code ─> by_code┴─ steps: do each, and undo all when one fails
+//! ```
+
+mod args;
+mod by_code;
+mod by_ssh;
+mod choose;
+mod code;
+mod far;
+mod kept;
+mod pair;
+mod report;
+mod step;
+mod steps;
+
+use std::{io::IsTerminal as _, sync::Arc, time::Duration};
+
+use openclaw_config::{
+    Connections, GatewayConfig,
+    connections::{Book, ConnectionName, SavedPath},
+};
+use openclaw_protocol::{DeviceId, Role, Scope, Secret};
+use openclaw_remote::ssh::{SshSpec, SshTarget};
+use serde_json::json;
+use tokio::sync::{Mutex, mpsc};
+
+use self::{
+    by_code::ByCode,
+    by_ssh::BySsh,
+    code::Goal,
+    report::{Lines, Told, Waiting},
+    step::{Step, Trace},
+    steps::{Broken, Why, Work},
+};
+use crate::{
+    context::Context,
+    failure::{Failure, Outcome},
+    output::{self, Tone, inert, time},
+    reach::block_on,
+};
+
+pub use args::{As, Connect};
+
+/// Largest token file.
+const MAX_TOKEN_BYTES: u64 = 4096;
+
+/// `openclaw connect`.
+pub fn run(context: &Context, args: &Connect) -> Outcome {
+    let goal = match (&args.target, &args.target_file) {
+        (Some(text), _) => Goal::parse(text).map_err(|error| bad_goal(&error))?,
+        (None, Some(file)) => Goal::take_file(file).map_err(|reason| Failure::new(format!("{}.", inert(&reason))))?,
+        (None, None) => match choose::choose(context, args.json, args.yes)? {
+            Some(target) => Goal::Ssh(target),
+            None => return Ok(0),
+        },
+    };
+    let scopes = scopes(&args.scopes)?;
+    match goal {
+        Goal::Ssh(_) if args.role == Some(As::Node) => Err(no_node_host()),
+        Goal::Ssh(target) => by_ssh(context, args, target, scopes),
+        Goal::JoinUrl => Err(no_node_host()
+            .detail("A join URL is for nodes only and can be fetched once: it was not touched.")
+            .there("to command this gateway instead, get a code", "openclaw devices invite")),
+        Goal::Code(code) => match args.role.or(code.role.map(role_of)) {
+            Some(As::Operator) => by_code(context, args, code, scopes),
+            _ => Err(no_node_host()
+                .detail("The code was not used. To command the gateway with it, say so:")
+                .remedy("connect", "openclaw connect <setup code> --as operator")),
+        },
+    }
+}
+
+const fn role_of(role: Role) -> As {
+    match role {
+        Role::Operator => As::Operator,
+        Role::Node => As::Node,
+    }
+}
+
+fn bad_goal(error: &code::BadGoal) -> Failure {
+    let failure = Failure::new(format!("{}.", crate::failure::capitalised(&error.to_string())));
+    failure.remedy("connect by ssh", "openclaw connect user@host")
+}
+
+fn no_node_host() -> Failure {
+    Failure::new("Lending this machine to a gateway needs the node host, which this program does not have yet.")
+        .error_code("no_node_host")
+}
+
+/// Scopes as typed, with or without `operator.` in front; everything an owner's command line needs when none are given.
+fn scopes(typed: &[String]) -> Result<Vec<String>, Failure> {
+    if typed.is_empty() {
+        let usual = [Scope::Admin, Scope::Read, Scope::Write, Scope::Approvals, Scope::Pairing, Scope::Questions];
+        return Ok(usual.iter().map(|scope| scope.as_str().to_owned()).collect());
+    }
+    let mut scopes = Vec::new();
+    for name in typed.iter().map(|name| name.trim()).filter(|name| !name.is_empty()) {
+        let scope = Scope::parse(name).or_else(|| Scope::parse(&format!("operator.{name}")));
+        let Some(scope) = scope else {
+            return Err(Failure::new(format!("There is no scope \"{}\".", inert(name)))
+                .detail("There are: admin, read, write, approvals, pairing, questions, talk, talk.secrets."));
+        };
+        if !scopes.iter().any(|known| known == scope.as_str()) {
+            scopes.push(scope.as_str().to_owned());
+        }
+    }
+    Ok(scopes)
+}
+
+fn by_ssh(context: &Context, args: &Connect, target: SshTarget, scopes: Vec<String>) -> Outcome {
+    let book = book(context)?;
+    let current = book.current.clone();
+    let name = match &args.name {
+        Some(name) => own_name(&book, name, args.yes)?,
+        None => name_for_target(&book, &target)?,
+    };
+    let mut spec = SshSpec::new(target.clone());
+    spec.identity = args.identity.as_ref().map(|file| context.paths.expand(&file.to_string_lossy()));
+    if let Some(port) = args.remote_port {
+        spec.gateway_port = port;
+    }
+    let wish = by_ssh::Wish {
+        spec,
+        port_given: args.remote_port.is_some(),
+        name: name.clone(),
+        scopes,
+        token: args.token_file.as_deref().map(token).transpose()?,
+        keep: !args.no_keep,
+        make_current: nothing_else_is_meant(context, &book)?,
+        timeout: args.timeout.map(Duration::from_millis),
+        may_ask: !args.yes && !args.json && std::io::stdin().is_terminal() && std::io::stderr().is_terminal(),
+    };
+    let make_current = wish.make_current;
+    let current = make_current || current.as_ref() == Some(&name);
+    output::note(format!("Connecting to {target}"));
+    let waiting = Waiting::default();
+    let started = std::time::Instant::now();
+    let mut lines = Lines::new(context, waiting.clone());
+    let mut work = BySsh::new(context, wish, waiting.clone());
+    let outcome = drive(&mut work, &Step::BY_SSH, &mut lines);
+    waiting.stop();
+    let steps = lines.into_steps();
+    outcome.map_err(|broken| failure(broken, |device| work.removal(device)))?;
+    let style = context.output.out;
+    let device = work.pairing.keeping.device().map(|key| key.id()).ok();
+    if args.json {
+        output::json(&json!({
+            "ok": true, "name": name, "gatewayId": work.pairing.gateway, "version": work.outcome.gateway_version,
+            "deviceId": device, "scopes": work.pairing.scopes, "paths": work.outcome.paths, "current": current,
+            "tunnel": work.outcome.kept, "asksEachTime": work.outcome.asks_each_time, "steps": steps,
+            "undo": format!("openclaw connections rm {name}"),
+        }));
+        return Ok(0);
+    }
+    if work.outcome.asks_each_time {
+        let copy = format!("ssh-copy-id {}", target.destination());
+        output::note(format!(
+            "{} ssh asks for a password or passphrase each time, which nothing in the background can answer.\n  Give the \
+             host your key: {}",
+            context.output.err.warn(),
+            context.output.err.paint(Tone::Command, &copy)
+        ));
+    }
+    summary(style, &name, started.elapsed(), current);
+    Ok(0)
+}
+
+fn by_code(context: &Context, args: &Connect, code: openclaw_protocol::SetupCode, scopes: Vec<String>) -> Outcome {
+    let book = book(context)?;
+    let name = args.name.as_deref().map(|name| own_name(&book, name, args.yes)).transpose()?;
+    let make_current = nothing_else_is_meant(context, &book)?;
+    let scopes = match (args.scopes.is_empty(), &code.gateway_id) {
+        (false, _) => scopes,
+        // Our gateways give a device the rights of its code, whatever the first connection asks for.
+        (true, Some(_)) => Vec::new(),
+        // The official release gives what is asked for; this much is in every code of its.
+        (true, None) => {
+            ["read", "write", "approvals", "questions"].iter().map(|name| format!("operator.{name}")).collect()
+        }
+    };
+    let names = book;
+    let wish = by_code::Wish {
+        code,
+        name,
+        name_for: Box::new(move |host| free_name(&names, host)),
+        scopes,
+        make_current,
+        timeout: args.timeout.map(Duration::from_millis),
+    };
+    let waiting = Waiting::default();
+    let started = std::time::Instant::now();
+    let mut lines = Lines::new(context, waiting.clone());
+    let mut work = ByCode::new(context, wish, waiting.clone());
+    let outcome = drive(&mut work, &Step::BY_CODE, &mut lines);
+    waiting.stop();
+    let steps = lines.into_steps();
+    outcome.map_err(|broken| failure(broken, |device| format!("openclaw devices remove {device}")))?;
+    let Some(name) = work.name.clone() else { return Err(Failure::new("The gateway has no name.")) };
+    if args.json {
+        let device = work.pairing.keeping.device().map(|key| key.id()).ok();
+        output::json(&json!({
+            "ok": true, "name": name, "gatewayId": work.pairing.gateway, "deviceId": device, "paths": work.paths,
+            "current": make_current, "steps": steps, "undo": format!("openclaw connections rm {name}"),
+        }));
+        return Ok(0);
+    }
+    summary(context.output.out, &name, started.elapsed(), make_current);
+    Ok(0)
+}
+
+/// The last lines: what to type next, and how to take it all back.
+fn summary(style: output::Style, name: &ConnectionName, took: Duration, current: bool) {
+    let command = |text: &str| style.paint(Tone::Command, text);
+    let how = if current { "openclaw status".to_owned() } else { format!("openclaw --on {name} status") };
+    output::print(&format!(
+        "{} Connected to \"{name}\" in {}.\n  Try it:  {}\n  Undo it: {}\n",
+        style.ok(),
+        time::span(took),
+        command(&how),
+        command(&format!("openclaw connections rm {name}")),
+    ));
+}
+
+/// Runs the steps, hearing Ctrl-C and its kin.
+fn drive<W>(work: &mut W, steps: &[Step], lines: &mut Lines<'_>) -> Result<(), Broken<Step, Trace, Failure>>
+where
+    W: Work<Step = Step, Trace = Trace, Told = Told, Failure = Failure>,
+{
+    let outcome = block_on(async {
+        let signals = Arc::new(Mutex::new(signals()?));
+        let next = || {
+            let signals = Arc::clone(&signals);
+            async move {
+                match signals.lock().await.recv().await {
+                    Some(signal) => signal,
+                    // Nobody listens any more; then nobody interrupts.
+                    None => std::future::pending().await,
+                }
+            }
+        };
+        Ok(steps::run(work, steps, lines, next).await)
+    });
+    outcome.unwrap_or_else(|failure| {
+        let step = steps.first().copied().unwrap_or(Step::Ssh);
+        Err(Broken { step, why: Why::Failed(failure), undone: Vec::new(), left: Vec::new() })
+    })
+}
+
+/// The numbers of the signals that ask this program to stop, as they come.
+fn signals() -> Result<mpsc::Receiver<i32>, Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (heard, signals) = mpsc::channel(4);
+    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+        let mut stream = signal(kind).map_err(|error| Failure::new(format!("Signals cannot be heard: {error}.")))?;
+        let heard = heard.clone();
+        tokio::spawn(async move {
+            while stream.recv().await.is_some() {
+                let _ = heard.try_send(kind.as_raw_value());
+            }
+        });
+    }
+    Ok(signals)
+}
+
+/// What to say when it broke: the step, its cause and cure, what was undone, and what could not be.
+fn failure(broken: Broken<Step, Trace, Failure>, removal: impl Fn(&DeviceId) -> String) -> Failure {
+    let mut failure = match broken.why {
+        Why::Failed(failure) => {
+            let message = format!("{}: {}", broken.step.as_str(), failure.message());
+            failure.with_message(message)
+        }
+        Why::Interrupted(signal) => {
+            // As shells count: 128 and the number of the signal.
+            let exit = u8::try_from(signal).map_or(130, |signal| signal.saturating_add(128));
+            Failure::new(format!("{}: interrupted.", broken.step.as_str())).exit(exit).error_code("interrupted")
+        }
+    };
+    let names = |traces: &[&Trace]| {
+        let mut all: Vec<String> = traces.iter().map(|trace| trace.describe()).collect();
+        all.dedup();
+        all.join(", ")
+    };
+    let undone: Vec<&Trace> = broken.undone.iter().collect();
+    failure = match (undone.is_empty(), broken.left.is_empty()) {
+        (true, true) => failure.detail("Nothing was changed, here or there."),
+        (false, true) => failure.detail(format!("Undone: {}. Nothing is left of it.", names(&undone))),
+        (false, false) => failure.detail(format!("Undone: {}.", names(&undone))),
+        (true, false) => failure,
+    };
+    for (trace, reason) in &broken.left {
+        failure = failure.detail(format!("Left behind: {} ({}).", trace.describe(), inert(reason)));
+        failure = match trace {
+            Trace::Pairing(device) if broken.step == Step::Reach || removal(device).starts_with("openclaw ") => {
+                failure.there("remove it", removal(device))
+            }
+            Trace::Pairing(device) => failure.remedy("remove it", removal(device)),
+            Trace::Tunnel(name) => failure.remedy("close it", format!("openclaw tunnel down {name}")),
+            Trace::Connection { name, .. } => failure.remedy("forget it", format!("openclaw connections rm {name}")),
+            Trace::Current { .. } | Trace::Identity(_) | Trace::Token { .. } => {
+                failure.remedy("see what is there", "openclaw doctor")
+            }
+        };
+    }
+    let left: Vec<_> =
+        broken.left.iter().map(|(trace, reason)| json!({"what": trace.as_str(), "reason": reason})).collect();
+    failure
+        .beside("step", json!(broken.step.as_str()))
+        .beside("undone", undone.iter().map(|trace| json!(trace.as_str())).collect())
+        .beside("left", json!(left))
+}
+
+fn book(context: &Context) -> Result<Book, Failure> {
+    Connections::new(&context.paths).load().map_err(|error| crate::reach::no_connection(&error))
+}
+
+/// A name the person chose.
+fn own_name(book: &Book, text: &str, replace: bool) -> Result<ConnectionName, Failure> {
+    let name: ConnectionName = text.parse().map_err(|error| Failure::new(format!("--name: {error}.")))?;
+    if book.connections.contains_key(&name) && !replace {
+        return Err(Failure::new(format!("A gateway is saved as \"{name}\" already; nothing was changed."))
+            .remedy("look at it", format!("openclaw connections show {name}"))
+            .remedy("or replace it", "openclaw connect … --yes"));
+    }
+    Ok(name)
+}
+
+/// The name under which this ssh target is saved already, else a free one after its host.
+fn name_for_target(book: &Book, target: &SshTarget) -> Result<ConnectionName, Failure> {
+    let same = |path: &SavedPath| matches!(path, SavedPath::Ssh(ssh) if ssh.target.parse().as_ref() == Ok(target));
+    match book.connections.iter().find(|(_, connection)| connection.paths.iter().any(same)) {
+        Some((name, _)) => Ok(name.clone()),
+        None => free_name(book, target.host()),
+    }
+}
+
+fn free_name(book: &Book, host: &str) -> Result<ConnectionName, Failure> {
+    let is_address = host.parse::<std::net::IpAddr>().is_ok();
+    let label = if is_address { host } else { host.split('.').next().unwrap_or(host) };
+    let suggestion = ConnectionName::suggest(label).or_else(|| ConnectionName::suggest(host));
+    let base = suggestion.or_else(|| ConnectionName::suggest("gateway"));
+    let Some(base) = base else { return Err(Failure::new("There is no name for this gateway; give one with --name.")) };
+    let mut number = 1_u32;
+    let mut name = base.clone();
+    while book.connections.contains_key(&name) {
+        number += 1;
+        let next = ConnectionName::suggest(&format!("{base}-{number}"));
+        let Some(next) = next.filter(|next| *next != name) else {
+            return Err(Failure::new("There is no free name for this gateway; give one with --name."));
+        };
+        name = next;
+    }
+    Ok(name)
+}
+
+/// True when no config and no choice says which gateway is meant: then the first one that is connected is.
+fn nothing_else_is_meant(context: &Context, book: &Book) -> Result<bool, Failure> {
+    let loaded = context.config_for_diagnosis()?;
+    if let Some(problem) = &loaded.problem {
+        return Err(context.invalid(problem));
+    }
+    let gateway: &GatewayConfig = &loaded.gateway;
+    let configured = loaded.document.get("gateway.mode").is_some() || gateway.remote.url.is_some();
+    Ok(book.current.is_none() && !configured)
+}
+
+/// Reads a token from a file, or from stdin for `-`.
+fn token(file: &std::path::Path) -> Result<Secret, Failure> {
+    use std::io::Read as _;
+    let failed = |error: std::io::Error| Failure::new(format!("--token-file: {error}."));
+    let mut text = String::new();
+    if file.as_os_str() == "-" {
+        std::io::stdin().lock().take(MAX_TOKEN_BYTES).read_to_string(&mut text).map_err(failed)?;
+    } else {
+        std::fs::File::open(file).map_err(failed)?.take(MAX_TOKEN_BYTES).read_to_string(&mut text).map_err(failed)?;
+    }
+    Secret::from_input(&text).ok_or_else(|| Failure::new("--token-file: it holds no token."))
+}
