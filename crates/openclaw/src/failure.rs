@@ -113,6 +113,13 @@ impl Failure {
         self
     }
 
+    /// Adds a command that helps, to be typed on the gateway's host.
+    pub fn there(mut self, what: impl Into<String>, command: impl Into<String>) -> Self {
+        let run_on = openclaw_protocol::error::Machine::GatewayHost;
+        self.0.remedies.push(Remedy { what: what.into(), command: command.into(), run_on });
+        self
+    }
+
     /// Adds a `Name: value` line.
     pub fn fact(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.0.facts.push((name, value.into()));
