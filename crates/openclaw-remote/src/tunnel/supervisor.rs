@@ -267,7 +267,9 @@ impl Links {
             self.open.remove(id);
         }
         if let Input::Answered { id, answer: Ok(proved) } = &input {
-            if let (None, Some(proved)) = (&*self.gateway.borrow(), proved) {
+            // Sending would wait for a borrow that is still alive.
+            let unknown = self.gateway.borrow().is_none();
+            if let (true, Some(proved)) = (unknown, proved) {
                 // Whoever proved itself first is who this tunnel leads to, as long as it lives.
                 self.gateway.send_replace(Some(proved.clone()));
             }
