@@ -31,6 +31,8 @@ pub enum Persona {
     Cli,
     /// A reachability test.
     Probe,
+    /// A command that shows approvals to a person.
+    Reviewer,
     /// A helper of a command, with its purpose as display name (`gateway:health`).
     Backend(&'static str),
 }
@@ -39,7 +41,7 @@ impl Persona {
     /// Connect parameters without credentials: operator, protocol 3 to 4.
     pub fn params(self, scopes: &[&str]) -> ConnectParams {
         let (id, mode, version, display_name) = match self {
-            Self::Cli => ("cli", "cli", env!("CARGO_PKG_VERSION"), None),
+            Self::Cli | Self::Reviewer => ("cli", "cli", env!("CARGO_PKG_VERSION"), None),
             Self::Probe => ("cli", "probe", "dev", None),
             Self::Backend(purpose) => {
                 ("gateway-client", "backend", env!("CARGO_PKG_VERSION"), Some(format!("gateway:{purpose}")))
@@ -65,7 +67,7 @@ impl Persona {
             },
             role: "operator".to_owned(),
             scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
-            caps: Vec::new(),
+            caps: if matches!(self, Self::Reviewer) { vec!["exec-approvals".to_owned()] } else { Vec::new() },
             commands: Vec::new(),
             permissions: Map::new(),
             path_env: None,

@@ -76,6 +76,9 @@ pub enum Command {
     Pairing(Pairing),
     /// Read and change openclaw.json
     Config(Config),
+    /// Leave for commands to run: what waits, and what may run unasked
+    #[command(alias = "exec-approvals")]
+    Approvals(crate::command::approvals::Approvals),
     /// Secrets kept outside the config
     Secrets(Secrets),
     /// Address of the web interface
@@ -131,6 +134,7 @@ impl Command {
                 ConfigCommand::Validate(flag) | ConfigCommand::File(flag) | ConfigCommand::Undo(flag) => flag.json,
                 ConfigCommand::Schema => false,
             },
+            Self::Approvals(args) => args.wants_json(),
             Self::Secrets(args) => {
                 let SecretsCommand::Store(store) = &args.command;
                 matches!(&store.command, StoreCommand::List(flag) if flag.json)

@@ -1,5 +1,6 @@
 //! One file per noun. A command takes its arguments and the context, prints, and gives its exit code.
 
+pub mod approvals;
 pub mod call;
 pub mod completion;
 pub mod config;
@@ -52,6 +53,7 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Devices(args) => devices::devices(&context, &args.command),
         Command::Pairing(args) => devices::pairing(&context, &args.command),
         Command::Config(args) => config::run(&context, &args.command),
+        Command::Approvals(args) => approvals::run(&context, &args),
         Command::Secrets(args) => secrets::run(&context, &args.command),
         Command::Dashboard(args) => dashboard::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),
