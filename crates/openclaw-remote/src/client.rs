@@ -43,11 +43,12 @@ use crate::{
     edge,
     error::{Error, Stage},
     handshake::{self, Event, Incoming},
+    heard::{Heard, LastHeard},
     tls::TlsFailure,
     url::{GatewayUrl, Host},
 };
 
-type Socket = WebSocketStream<Stream>;
+type Socket = WebSocketStream<Heard<Stream>>;
 
 /// Read buffer per connection. The library's default is 128 KiB; frames are mostly below 2 KiB.
 const READ_BUFFER_BYTES: usize = 8 * 1024;
@@ -164,6 +165,7 @@ pub struct Client {
     hello: HelloReceived,
     protocol: Protocol,
     gateway: Option<GatewayId>,
+    heard: LastHeard,
 }
 
 impl Drop for Client {
@@ -261,6 +263,7 @@ impl Client {
             silence: tick.saturating_mul(2).clamp(MIN_SILENCE, MAX_SILENCE),
         };
         early.into_iter().for_each(|event| reader.event(event));
+        let heard = socket.get_ref().last().clone();
         let (sink, source) = socket.split();
         let ended = Arc::clone(&shared);
         let task = tokio::spawn(async move {
@@ -271,7 +274,7 @@ impl Client {
             };
             ended.end(ending);
         });
-        let client = Self { outgoing, shared, counter: AtomicU64::new(1), task, hello, protocol, gateway };
+        let client = Self { outgoing, shared, counter: AtomicU64::new(1), task, hello, protocol, gateway, heard };
         (client, Events { queue, dropped })
     }
 
@@ -362,6 +365,11 @@ impl Client {
             Ok(outcome) => outcome.map(|()| started.elapsed()),
             Err(_) => Err(Error::Timeout { stage: Stage::Call, after: limit }),
         }
+    }
+
+    /// When the gateway last sent anything, down to a part of a frame.
+    pub fn last_heard(&self) -> tokio::time::Instant {
+        self.heard.at()
     }
 
     /// True while the connection is up as far as this side knows.
@@ -543,6 +551,7 @@ async fn upgrade(endpoint: &Endpoint, stream: Stream, nonce: Option<&str>) -> Re
     {
         request.headers_mut().extend(edge::headers(edge)?);
     }
+    let stream = Heard::new(stream, LastHeard::now());
     match client_async_with_config(request, stream, Some(config)).await {
         Ok((socket, _)) => Ok(socket),
         Err(tungstenite::Error::Http(response)) => Err(http_error(endpoint, &response)),

@@ -251,6 +251,9 @@ pub enum Error {
     /// A method answered with an error.
     #[error("{}", .0.message)]
     Refused(Box<ErrorShape>),
+    /// The connection was lost before the answer came, and asking again might do it twice.
+    #[error("the connection was lost before {method} was answered; whether it was done is not known")]
+    OutcomeUnknown { method: String },
     #[error("{}", timeout_text(*stage, *after))]
     Timeout { stage: Stage, after: Duration },
     /// The connection ended.
@@ -288,7 +291,7 @@ impl Error {
             Self::Auth(_) => Stage::Auth,
             Self::Pairing(_) => Stage::Pairing,
             Self::Scope { .. } => Stage::Scope,
-            Self::Unavailable(_) | Self::Refused(_) => Stage::Call,
+            Self::Unavailable(_) | Self::Refused(_) | Self::OutcomeUnknown { .. } => Stage::Call,
             Self::Timeout { stage, .. } | Self::Closed { stage, .. } => *stage,
         }
     }
@@ -299,6 +302,25 @@ impl Error {
             Self::Paths(failures) => failures.leading().exit_code(),
             Self::Timeout { .. } => TIMEOUT_EXIT_CODE,
             other => other.stage().exit_code(),
+        }
+    }
+
+    /// True when only a person can settle it: trying again, even over another network, gives the same answer.
+    pub fn is_settled_by_person(&self) -> bool {
+        match self {
+            Self::Paths(failures) => failures.failures.iter().all(|failure| failure.error.is_settled_by_person()),
+            Self::Auth(shape) => shape.detail_code() != Some("AUTH_RATE_LIMITED"),
+            Self::Ssh(failure) => failure.is_fatal(),
+            Self::Tls { source: TlsFailure::Pin(_), .. }
+            | Self::Pairing(_)
+            | Self::Scope { .. }
+            | Self::Url(_)
+            | Self::Insecure(_)
+            | Self::PinWithoutTls { .. }
+            | Self::Credentials(_)
+            | Self::Identity(_)
+            | Self::Protocol { .. } => true,
+            _ => false,
         }
     }
 
@@ -362,6 +384,7 @@ impl Error {
             Self::Scope { .. } => "scope",
             Self::Unavailable(_) => "unavailable",
             Self::Refused(_) => "method",
+            Self::OutcomeUnknown { .. } => "outcome_unknown",
             Self::Timeout { .. } => "timeout",
             Self::Closed { .. } => "closed",
         }

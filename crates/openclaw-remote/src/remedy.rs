@@ -126,6 +126,8 @@ impl Error {
                 Some(Remedy::there("read what the gateway says", "openclaw logs --tail 50"))
             }
             Self::Identity(_) => Some(Remedy::here("see who may read the state directory", "openclaw doctor")),
+            // Only the person knows whether it was done.
+            Self::OutcomeUnknown { .. } => None,
             Self::Url(_) | Self::Insecure(_) | Self::Credentials(_) | Self::Refused(_) => None,
         }
     }

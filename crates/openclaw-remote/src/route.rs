@@ -68,6 +68,8 @@ pub enum Carrier {
 #[derive(Clone, Debug)]
 pub struct Taken {
     pub path: GatewayPath,
+    /// Its place among the route's paths; 0 is the best.
+    pub index: usize,
     pub carrier: Carrier,
 }
 
@@ -128,11 +130,6 @@ impl Taken {
 }
 
 impl Link {
-    /// A connection that needs no path of its own, as over the owner's socket.
-    pub const fn of(client: Client) -> Self {
-        Self { client, taken: None, forward: None }
-    }
-
     /// Closes the connection, then the ssh below it.
     pub async fn close(self) {
         self.client.close().await;
@@ -148,6 +145,31 @@ impl std::ops::Deref for Link {
     fn deref(&self) -> &Client {
         &self.client
     }
+}
+
+/// Connects over the owner's socket, which needs no credential and leads nowhere else.
+///
+/// # Errors
+/// As [`connect`]; [`Error::Connect`] for a socket that a killed gateway left behind.
+pub async fn open_owner(
+    socket: &Path,
+    ask: &Ask<'_>,
+    waiting: &(dyn Fn(Waiting) + Sync),
+) -> Result<(Link, Events), Error> {
+    let endpoint = Endpoint::OwnerSocket(socket.to_owned());
+    let plan = Plan {
+        endpoint: &endpoint,
+        params: ask.params.clone(),
+        secrets: Secrets::default(),
+        device: DeviceUse::Never,
+        stored_tokens: false,
+        store: ask.store,
+        deadline: ask.deadline,
+        gateway: None,
+        bootstrap: None,
+    };
+    let (client, events) = connect(plan, waiting).await?;
+    Ok((Link { client, taken: None, forward: None }, events))
 }
 
 /// Connects over the first path that works.
@@ -177,7 +199,7 @@ pub async fn open(
         while let Some(index) = starts.due(started.elapsed()) {
             attempts.push(async move {
                 let tunnel = tunnels[index].as_deref();
-                (index, attempt(route, &route.paths[index], tunnel, ask, waiting).await)
+                (index, attempt(route, index, tunnel, ask, waiting).await)
             });
         }
         let next = starts.next().map(|delay| started + delay);
@@ -221,12 +243,13 @@ fn failure(route: &Route, failures: Vec<Option<Error>>) -> Error {
 
 async fn attempt(
     route: &Route,
-    path: &GatewayPath,
+    index: usize,
     tunnel: Option<&Path>,
     ask: &Ask<'_>,
     waiting: &(dyn Fn(Waiting) + Sync),
 ) -> Result<(Link, Events), Error> {
-    let taken = |carrier| Some(Taken { path: path.clone(), carrier });
+    let path = &route.paths[index];
+    let taken = |carrier| Some(Taken { path: path.clone(), index, carrier });
     let spec = match path {
         GatewayPath::Direct(direct) => {
             let (client, events) = connect(plan(route, &direct.endpoint(), ask), waiting).await?;

@@ -12,8 +12,8 @@ use openclaw_config::{
 };
 use openclaw_protocol::Secret;
 use openclaw_remote::{
-    Deadline, Endpoint, Error as RemoteError, Events, Link, Place, Target, TargetError,
-    connect::{DeviceStore as _, DeviceUse, Persona, Plan, Secrets, Waiting, connect},
+    Deadline, Error as RemoteError, Events, Link, Place, Target, TargetError,
+    connect::{DeviceStore as _, DeviceUse, Persona, Secrets, Waiting},
     route::{self, Ask, Tunnels},
     rules::RuleError,
     store::IdentityStore,
@@ -208,38 +208,26 @@ impl Reach<'_> {
     ) -> Result<(Link, Events), RemoteError> {
         let deadline = Deadline::after(self.timeout);
         let waiting = |Waiting::Starting(text): Waiting| say(format!("The gateway is starting ({}) …", inert(&text)));
-        if let Some(path) = &self.target.owner_socket {
-            let endpoint = Endpoint::OwnerSocket(path.clone());
-            let plan = Plan {
-                endpoint: &endpoint,
-                params: persona.params(scopes),
-                secrets: Secrets::default(),
-                device,
-                stored_tokens: false,
-                store: &self.store,
-                deadline,
-                gateway: None,
-                bootstrap: None,
-            };
-            match connect(plan, &waiting).await {
-                // A socket left behind by a killed gateway: ask the port instead.
-                Err(RemoteError::Connect { .. }) => {}
-                other => return other.map(|(client, events)| (Link::of(client), events)),
-            }
-        }
-        let secrets = match self.target.secrets() {
-            Ok(secrets) => secrets,
-            Err(error) => return Err(RemoteError::Credentials(Box::new(error.clone()))),
-        };
-        let ask = Ask {
+        let mut ask = Ask {
             params: persona.params(scopes),
-            secrets,
+            secrets: Secrets::default(),
             device,
             stored_tokens: self.target.may_use_stored_tokens(),
             store: &self.store,
             deadline,
             bootstrap: None,
             tunnels: &self.tunnels,
+        };
+        if let Some(path) = &self.target.owner_socket {
+            match route::open_owner(path, &ask, &waiting).await {
+                // A socket left behind by a killed gateway: ask the port instead.
+                Err(RemoteError::Connect { .. }) => {}
+                other => return other,
+            }
+        }
+        ask.secrets = match self.target.secrets() {
+            Ok(secrets) => secrets,
+            Err(error) => return Err(RemoteError::Credentials(Box::new(error.clone()))),
         };
         let opened = route::open(&self.target.route, &ask, &waiting).await?;
         self.note_use(&opened.0);

@@ -8,7 +8,7 @@ const FIRST: Duration = Duration::from_millis(250);
 
 /// The waits of one kind of attempt.
 #[derive(Clone, Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     ceiling: Duration,
     failures: u32,
     /// State of the jitter's generator (xorshift); it need not be unpredictable.

@@ -25,13 +25,13 @@
 //! # }
 //! ```
 
-mod backoff;
+pub(crate) mod backoff;
 pub mod control;
 mod dir;
 mod listen;
 mod log;
 mod machine;
-mod network;
+pub(crate) mod network;
 mod status;
 mod supervisor;
 
