@@ -214,7 +214,7 @@ fn show(context: &Context, store: &Connections, text: &str, as_json: bool) -> Ou
         let scopes = if scopes.is_empty() { "no scopes".to_owned() } else { scopes };
         facts.row(
             "Device token",
-            format!("{} ({}), {}\nfor {origin}", token.role.as_str(), token.token.fingerprint(), scopes),
+            format!("{} (sha256:{}), {scopes}\nfor {origin}", token.role.as_str(), token.token.fingerprint()),
         );
     }
     if tokens.is_empty() {

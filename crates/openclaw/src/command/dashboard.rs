@@ -7,14 +7,15 @@ use std::{
 };
 
 use openclaw_config::{AuthMode, Mode, credentials::UrlSource};
-use openclaw_remote::GatewayUrl;
+use openclaw_remote::{GatewayPath, GatewayUrl, tunnel};
 use serde_json::json;
 
 use crate::{
     args::{self, PortTargetArgs},
     context::Context,
-    failure::Outcome,
+    failure::{Failure, Outcome},
     output::{self, Tone, inert},
+    reach::{Reach, block_on},
 };
 
 /// Long enough for a LAN, short enough not to be waited for.
@@ -24,7 +25,7 @@ pub fn run(context: &Context, args: &args::Dashboard) -> Outcome {
     let at = PortTargetArgs::default();
     let reach = context.reach(&at, Duration::from_secs(5))?;
     let gateway = &reach.loaded.gateway;
-    let url = &reach.target.url;
+    let url = &browser_url(context, &reach)?;
     let base = gateway.control_ui.base_path.as_deref().filter(|_| gateway.effective_mode() == Mode::Local);
     let http = with_base(url, base);
     let secrets = reach.target.secrets().ok();
@@ -75,6 +76,22 @@ pub fn run(context: &Context, args: &args::Dashboard) -> Outcome {
         });
     }
     Ok(0)
+}
+
+/// Where a browser finds the gateway: its URL, or behind ssh a local port that its tunnel gives to other programs. Never a
+/// local port that merely has the same number: whoever has it would get the token.
+fn browser_url(context: &Context, reach: &Reach<'_>) -> Result<GatewayUrl, Failure> {
+    let target = &reach.target;
+    let Some(GatewayPath::Ssh(spec)) = target.route.best() else { return Ok(target.url.clone()) };
+    let found = block_on(async { Ok(tunnel::find(&context.paths.state_dir, spec).await) })?;
+    let port = found.and_then(|(_, status)| status.port.filter(|_| status.state == tunnel::State::Up));
+    port.map(GatewayUrl::loopback).ok_or_else(|| {
+        let name = target.route.name.as_ref().map_or_else(|| spec.target.to_string(), ToString::to_string);
+        Failure::new("The gateway is behind ssh, and no tunnel gives a browser a local port to it.")
+            .remedy("open one", format!("openclaw tunnel up {name} --port {}", spec.gateway_port))
+            .fact("Gateway target", inert(&target.shown()).into_owned())
+            .fact("Source", target.named_by())
+    })
 }
 
 fn with_base(url: &GatewayUrl, base: Option<&str>) -> String {

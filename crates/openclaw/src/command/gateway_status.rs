@@ -147,7 +147,12 @@ impl<'a> Report<'a> {
         let listeners = if reach.target.is_local() { ports::listeners(port) } else { Vec::new() };
         // Far away, the local port says nothing.
         let here = reach.target.is_local();
-        let mode = if here { Mode::Local } else { gateway.effective_mode() };
+        let mode = match () {
+            () if here => Mode::Local,
+            // A saved connection is elsewhere, whatever the config says of this machine.
+            () if reach.target.route.name.is_some() => Mode::Remote,
+            () => gateway.effective_mode(),
+        };
         Self {
             mode,
             runtime: if here || mode == Mode::Remote {

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use openclaw_remote::connect::{DeviceUse, Persona};
+use openclaw_remote::{
+    Link,
+    connect::{DeviceUse, Persona},
+};
 use serde_json::Value;
 
 use crate::{
@@ -22,11 +25,11 @@ pub fn run(context: &Context, args: &args::Health) -> Outcome {
         port: None,
     };
     let reach = context.reach_for_diagnosis(&at, DEFAULT_TIMEOUT)?;
-    let (report, took) = ask(context, &reach, Persona::Backend("health"), None)?;
+    let Asked { report, took, path } = ask(context, &reach, Persona::Backend("health"), None, args.verbose)?;
     if args.json {
         output::json(&report);
     } else {
-        output::print(&summary(context.output.out, &report, took, args.verbose.then(|| reach.describe())));
+        output::print(&summary(context.output.out, &report, took, path));
     }
     Ok(exit_code(&report))
 }
@@ -34,7 +37,7 @@ pub fn run(context: &Context, args: &args::Health) -> Outcome {
 /// `openclaw gateway health`.
 pub fn gateway(context: &Context, args: &PortTargetArgs) -> Outcome {
     let reach = context.reach_for_diagnosis(args, DEFAULT_TIMEOUT)?;
-    let (report, took) = ask(context, &reach, Persona::Cli, Some(serde_json::json!({})))?;
+    let Asked { report, took, .. } = ask(context, &reach, Persona::Cli, Some(serde_json::json!({})), false)?;
     if args.target.json {
         output::json(&report);
         return Ok(exit_code(&report));
@@ -49,24 +52,46 @@ pub fn gateway(context: &Context, args: &PortTargetArgs) -> Outcome {
     Ok(exit_code(&report))
 }
 
+/// A gateway's answer and the way it came.
+struct Asked {
+    report: Value,
+    took: Duration,
+    /// For people, where it was wanted.
+    path: Option<String>,
+}
+
 fn ask(
     context: &Context,
     reach: &Reach<'_>,
     persona: Persona,
     params: Option<Value>,
-) -> Result<(Value, Duration), crate::failure::Failure> {
+    verbose: bool,
+) -> Result<Asked, crate::failure::Failure> {
     let progress = context.output.progress(format!("Asking {} …", reach.describe()));
     block_on(async {
         let started = Instant::now();
         // `health` is open to every authenticated connection: no scope is needed, so no device beside a secret.
-        let client =
+        let link =
             reach.open_with(persona, &["operator.read"], DeviceUse::WithoutSecret, &|text| progress.say(text)).await;
-        let client = client.map_err(|error| reach.failure(&error))?;
-        let report = client.call("health", params, reach.timeout()).await.map_err(|error| reach.failure(&error))?;
+        let link = link.map_err(|error| reach.failure(&error))?;
+        let report = link.call("health", params, reach.timeout()).await.map_err(|error| reach.failure(&error))?;
         let took = started.elapsed();
-        client.close().await;
-        Ok((report, took))
+        let path = if verbose { Some(path_words(reach, &link).await) } else { None };
+        link.close().await;
+        Ok(Asked { report, took, path })
     })
+}
+
+/// Who was asked, and by which path: `home (…) (cli --on home)` and `Path: ssh me@box (tunnel, 1.2 ms)`.
+async fn path_words(reach: &Reach<'_>, link: &Link) -> String {
+    match &link.taken {
+        Some(taken) => {
+            let round_trip = link.ping(reach.timeout()).await.ok();
+            let target = format!("{} ({})", inert(&reach.target.shown()), reach.target.named_by());
+            format!("{target}\nPath: {}", inert(&taken.describe(round_trip)))
+        }
+        None => reach.describe(),
+    }
 }
 
 fn exit_code(report: &Value) -> u8 {

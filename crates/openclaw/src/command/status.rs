@@ -283,6 +283,11 @@ fn next_steps(style: Style) -> String {
     )
 }
 
+/// The gateway is elsewhere by config or by a saved connection.
+fn is_remote(reach: &Reach<'_>) -> bool {
+    reach.target.route.name.is_some() || reach.loaded.gateway.effective_mode() == Mode::Remote
+}
+
 /// The status payload with what the CLI adds, as the reference does.
 fn to_json(context: &Context, reach: &Reach<'_>, found: &Collected, deep: bool) -> Value {
     let (target, probed) = (&reach.target, &found.probed);
@@ -304,7 +309,7 @@ fn to_json(context: &Context, reach: &Reach<'_>, found: &Collected, deep: bool) 
     report.insert(
         "gateway".into(),
         json!({
-            "mode": if reach.loaded.gateway.effective_mode() == Mode::Remote { "remote" } else { "local" },
+            "mode": if is_remote(reach) { "remote" } else { "local" },
             "url": target.shown_url, "urlSource": target.source.as_str(), "misconfigured": false,
             "connection": target.route.name, "path": path_json(&found.probed),
             "reachable": probed.reached(), "connectLatencyMs": probed.reached().then(|| millis(probed.latency)),
