@@ -83,6 +83,10 @@ pub enum Command {
     Secrets(Secrets),
     /// Address of the web interface
     Dashboard(Dashboard),
+    /// SSH tunnels that stay up
+    Tunnel(crate::command::tunnel::Tunnel),
+    /// Reach a gateway elsewhere: log in by ssh, pair this machine, save it by name
+    Connect(crate::command::connect::Connect),
     /// Find out what is wrong and how to fix it
     Doctor(Doctor),
     /// Import the state directory of an existing OpenClaw
@@ -103,7 +107,8 @@ impl Command {
             Self::Gateway(gateway) => match &gateway.command {
                 None | Some(GatewayCommand::Run(_)) => false,
                 Some(GatewayCommand::Status(args)) => args.at.target.json,
-                Some(GatewayCommand::Health(args) | GatewayCommand::Probe(args)) => args.target.json,
+                Some(GatewayCommand::Health(args)) => args.target.json,
+                Some(GatewayCommand::Probe(args)) => args.at.target.json,
                 Some(GatewayCommand::Call(args)) => args.at.target.json,
                 Some(GatewayCommand::Cert(args)) => args.wants_json(),
             },
@@ -140,6 +145,8 @@ impl Command {
                 matches!(&store.command, StoreCommand::List(flag) if flag.json)
             }
             Self::Dashboard(args) => args.json,
+            Self::Tunnel(args) => args.command.wants_json(),
+            Self::Connect(args) => args.json,
             Self::Doctor(args) => args.json,
             Self::Migrate(args) => args.json,
             Self::Completion(_) => false,
@@ -178,12 +185,18 @@ pub struct PortTargetArgs {
 }
 
 #[derive(Args, Debug)]
-#[command(args_conflicts_with_subcommands = true)]
 pub struct Gateway {
     #[command(subcommand)]
     pub command: Option<GatewayCommand>,
     #[command(flatten)]
     pub run: GatewayRun,
+}
+
+impl Gateway {
+    /// True when options of `run` stand before another subcommand. Clap's own rule would refuse the root options there, too.
+    pub fn mixes(&self) -> bool {
+        self.command.is_some() && self.run != GatewayRun::default()
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -195,14 +208,14 @@ pub enum GatewayCommand {
     /// Health through the gateway's RPC
     Health(PortTargetArgs),
     /// Try every known gateway, step by step
-    Probe(PortTargetArgs),
+    Probe(crate::command::gateway_probe::GatewayProbe),
     /// Call one RPC method
     Call(GatewayCall),
     /// The certificate of the TLS listener: show, renew
     Cert(crate::command::gateway_cert::GatewayCert),
 }
 
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct GatewayRun {
     /// Port to listen on
     #[arg(long, value_name = "PORT")]
@@ -659,7 +672,7 @@ pub struct Completion {
     pub shell: Option<clap_complete::Shell>,
 }
 
-fn milliseconds(text: &str) -> Result<u64, String> {
+pub fn milliseconds(text: &str) -> Result<u64, String> {
     text.parse().ok().filter(|ms| *ms > 0).ok_or_else(|| "must be a positive integer (milliseconds)".to_owned())
 }
 

@@ -8,7 +8,7 @@ use clap::{
 };
 
 use crate::{
-    args::Cli,
+    args::{Cli, Command},
     output::{self, inert},
 };
 
@@ -22,10 +22,21 @@ pub fn parse() -> Result<Cli, ExitCode> {
         output::line(crate::version::LONG);
         return Err(ExitCode::SUCCESS);
     }
-    Cli::try_parse_from(&words).map_err(|error| {
+    read(&words).map_err(|error| {
         let json = words.iter().skip(1).any(|word| word == "--json");
         report(&error, &words, json)
     })
+}
+
+fn read(words: &[std::ffi::OsString]) -> Result<Cli, clap::Error> {
+    let cli = Cli::try_parse_from(words)?;
+    match &cli.command {
+        Command::Gateway(gateway) if gateway.mixes() => {
+            let text = "options of the gateway itself stand after it, as in: openclaw gateway run --port 18789";
+            Err(Cli::command().error(ErrorKind::ArgumentConflict, text))
+        }
+        _ => Ok(cli),
+    }
 }
 
 fn report(error: &clap::Error, words: &[std::ffi::OsString], json: bool) -> ExitCode {
@@ -135,7 +146,7 @@ mod tests {
 
     fn explained(line: &str) -> Vec<String> {
         let words: Vec<std::ffi::OsString> = line.split(' ').map(Into::into).collect();
-        let error = Cli::try_parse_from(&words).expect_err(line);
+        let error = read(&words).expect_err(line);
         explain(&error, &command_path(&words))
     }
 
@@ -162,6 +173,11 @@ mod tests {
                 "Try: openclaw health --help",
             ),
             ("openclaw health --timeout", "--timeout needs a value.", "Try: openclaw health --help"),
+            (
+                "openclaw gateway --port 1 status",
+                "options of the gateway itself stand after it, as in: openclaw gateway run --port 18789",
+                "Try: openclaw gateway status --help",
+            ),
         ] {
             let lines = explained(line);
             assert_eq!((lines[0].as_str(), lines[lines.len() - 1].as_str()), (first, last), "{line}");

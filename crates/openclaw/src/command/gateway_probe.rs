@@ -2,12 +2,26 @@
 
 use std::time::{Duration, Instant};
 
-use openclaw_config::credentials::{ClientFlags, Surface};
-use openclaw_remote::{Deadline, Error as RemoteError, Target, TargetError};
+use clap::Args;
+use openclaw_config::{
+    Connections, GatewayConfig,
+    credentials::{ClientFlags, On, Surface, UrlSource},
+    gateway::Transport,
+};
+use openclaw_protocol::GatewayId;
+use openclaw_remote::{
+    Deadline, Error as RemoteError, Target, TargetError,
+    discovery::{self, Interfaces, Places},
+    path::GatewayPath,
+    ssh::SshTarget,
+};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::probe::{Depth, Probed, millis, probe, short};
+use super::{
+    chain::Chain,
+    probe::{Depth, Probed, millis, path_json, probe, short},
+};
 use crate::{
     args::PortTargetArgs,
     context::{Context, Loaded},
@@ -18,26 +32,55 @@ use crate::{
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A target of `gateway probe`, with the reference's ids.
+/// Arguments of `gateway probe`.
+#[derive(Args, Debug)]
+pub struct GatewayProbe {
+    /// Also try this host by ssh
+    #[arg(long, value_name = "USER@HOST[:PORT]")]
+    pub ssh: Option<String>,
+    /// Private key for --ssh
+    #[arg(long, value_name = "FILE", requires = "ssh")]
+    pub ssh_identity: Option<std::path::PathBuf>,
+    /// Also try the first gateway found on the local network by ssh
+    #[arg(long, conflicts_with = "ssh")]
+    pub ssh_auto: bool,
+    #[command(flatten)]
+    pub at: PortTargetArgs,
+}
+
+/// One path to one gateway, with the reference's ids.
 struct Entry {
-    id: &'static str,
-    label: &'static str,
+    id: String,
+    label: String,
+    /// The path for people.
+    shown: String,
+    /// Its route has exactly one path.
     target: Target,
 }
 
+impl Entry {
+    fn path(&self) -> Option<&GatewayPath> {
+        self.target.route.best()
+    }
+
+    fn chain(&self, probed: &Probed) -> Option<Chain> {
+        self.path().map(|path| Chain::of(path, self.target.route.gateway.is_some(), probed))
+    }
+}
+
 /// `openclaw gateway probe`.
-pub fn run(context: &Context, args: &PortTargetArgs) -> Outcome {
+pub fn run(context: &Context, args: &GatewayProbe) -> Outcome {
     let loaded = context.config_for_diagnosis()?;
     context.note_problem(loaded.problem.as_ref());
     let (entries, local_port) = entries(context, &loaded, args)?;
-    let timeout = args.target.timeout.map_or(DEFAULT_TIMEOUT, Duration::from_millis);
+    let timeout = args.at.target.timeout.map_or(DEFAULT_TIMEOUT, Duration::from_millis);
     let started = Instant::now();
     let results = block_on(async {
-        let _progress = context.output.progress(format!("Probing {} target(s) …", entries.len()));
+        let _progress = context.output.progress(format!("Probing {} path(s) …", entries.len()));
         Ok(probe_all(context, entries, timeout).await)
     })?;
     let report = Report { results, timeout, took: started.elapsed(), local_port };
-    if args.target.json {
+    if args.at.target.json {
         output::json(&report.to_json());
     } else {
         output::print(&report.render(context.output.out));
@@ -59,48 +102,127 @@ async fn probe_all(context: &Context, entries: Vec<Entry>, timeout: Duration) ->
     done.into_iter().map(|(_, entry, probed)| (entry, probed)).collect()
 }
 
-/// The explicit URL, the configured remote and local loopback, each once.
-fn entries(context: &Context, loaded: &Loaded, args: &PortTargetArgs) -> Result<(Vec<Entry>, u16), Failure> {
-    let secrets = context.secrets(&loaded.document);
-    let refused = |error: TargetError| context.no_target(&error, args);
-    let given = context.flags(args);
+/// Every path this machine knows of, each once: what the command line means first, then the configured remote, the ssh host
+/// that was named, the saved gateways, and the gateway of this machine.
+fn entries(context: &Context, loaded: &Loaded, args: &GatewayProbe) -> Result<(Vec<Entry>, u16), Failure> {
+    let (at, secrets) = (&args.at, context.secrets(&loaded.document));
+    let given = context.flags(at);
+    let resolve = |flags: &ClientFlags, config: &GatewayConfig| Target::resolve(Surface::Probe, flags, config, secrets);
     // Explicit credentials belong to the target the command line means: the URL, else what the mode says.
-    let main = Target::resolve(Surface::Probe, &given, &loaded.gateway, secrets).map_err(refused)?;
+    let main = resolve(&given, &loaded.gateway).map_err(|error| context.no_target(&error, at))?;
     let none = ClientFlags::default();
     let local_port = main.local_port.value;
-    let local_flags = ClientFlags { port: Some(local_port), ..none.clone() };
-    let (main_is_remote, main_is_local) = (main.source.as_str() == "config gateway.remote.url", main.is_local());
-    let mut found = vec![match () {
-        () if main_is_remote => Entry { id: "configRemote", label: "Remote (configured)", target: main },
-        () if main_is_local => Entry { id: "localLoopback", label: "Local loopback", target: main },
-        () => Entry { id: "explicit", label: "URL (explicit)", target: main },
-    }];
-    if !main_is_remote && args.port.is_none() {
-        let remote = Target::configured_remote(Surface::Probe, &none, &loaded.gateway, secrets);
-        match remote {
-            Ok(Some(target)) => found.push(Entry { id: "configRemote", label: "Remote (configured)", target }),
-            Ok(None) => {}
-            Err(error) => {
-                output::note(format!("{} gateway.remote: {}", context.output.err.warn(), inert(&error.to_string())))
+    let main_is_local = main.is_local();
+    let (id, label) = match (main.source, &main.route.name) {
+        (_, Some(name)) => (format!("connection:{name}"), format!("Saved gateway {name}")),
+        (UrlSource::RemoteConfig | UrlSource::SshTarget, None) => {
+            ("configRemote".to_owned(), "Remote (configured)".to_owned())
+        }
+        _ if main_is_local => ("localLoopback".to_owned(), "Local loopback".to_owned()),
+        _ => ("explicit".to_owned(), "URL (explicit)".to_owned()),
+    };
+    let mut found = each_path(&id, &label, || resolve(&given, &loaded.gateway));
+    let warn = |what: &str, error: &dyn std::fmt::Display| {
+        output::note(format!("{} {what}: {}", context.output.err.warn(), inert(&error.to_string())));
+    };
+    let mut add = |id: &str, label: &str, make: &dyn Fn() -> Result<Option<Target>, TargetError>| match make() {
+        Ok(Some(_)) => {
+            found.extend(each_path(id, label, || make().and_then(|target| target.ok_or(TargetError::UrlAndPort))))
+        }
+        Ok(None) => {}
+        Err(error) => warn(label, &error),
+    };
+    if at.port.is_none() {
+        for (suffix, label, config) in remotes(&loaded.gateway) {
+            add(&format!("configRemote{suffix}"), label, &|| {
+                Target::configured_remote(Surface::Probe, &none, &config, secrets)
+            });
+        }
+        if let Some(target) = ssh_host(context, args)? {
+            let mut config = loaded.gateway.clone();
+            config.remote.ssh_identity = args.ssh_identity.as_ref().map(|file| file.display().to_string());
+            (config.remote.url, config.remote.ssh_target) = (None, Some(target));
+            add("sshTunnel", "SSH", &|| Target::configured_remote(Surface::Probe, &none, &config, secrets));
+        }
+        match Connections::new(&context.paths).load() {
+            Ok(book) => {
+                for name in book.connections.keys() {
+                    let flags = ClientFlags { on: Some(On::Connection(name.clone())), ..none.clone() };
+                    let label = format!("Saved gateway {name}");
+                    add(&format!("connection:{name}"), &label, &|| resolve(&flags, &loaded.gateway).map(Some));
+                }
             }
+            Err(error) => warn("saved gateways", &error),
         }
     }
     if !main_is_local {
-        match Target::resolve(Surface::Probe, &local_flags, &loaded.gateway, secrets) {
-            Ok(target) => found.push(Entry { id: "localLoopback", label: "Local loopback", target }),
-            Err(error) => {
-                output::note(format!("{} local gateway: {}", context.output.err.warn(), inert(&error.to_string())))
-            }
-        }
+        let flags = ClientFlags { port: Some(local_port), on: Some(On::Local), ..none.clone() };
+        add("localLoopback", "Local loopback", &|| resolve(&flags, &loaded.gateway).map(Some));
     }
     let mut seen: Vec<String> = Vec::new();
     found.retain(|entry| {
-        let place = entry.target.shown();
+        let place = entry.path().map(GatewayPath::label).unwrap_or_default();
         let new = !seen.contains(&place);
         seen.push(place);
         new
     });
     Ok((found, local_port))
+}
+
+/// One entry for each path of a target; none for a target that cannot be settled, which was told already.
+fn each_path(id: &str, label: &str, make: impl Fn() -> Result<Target, TargetError>) -> Vec<Entry> {
+    let count = make().map_or(0, |target| target.route.paths.len());
+    let nth = |index: usize| {
+        let mut target = make().ok()?;
+        let path = target.route.paths.get(index)?.clone();
+        let (id, label, shown) = match count {
+            1 => (id.to_owned(), label.to_owned(), target.shown()),
+            _ => (format!("{id}:{}", path.kind()), format!("{label}, by {}", path.kind()), path.shown()),
+        };
+        (target.route.paths, target.route.name) = (vec![path], None);
+        Some(Entry { id, label, shown, target })
+    };
+    (0..count).filter_map(nth).collect()
+}
+
+/// The ways the config knows to the remote gateway: the one commands take, and the other where there are two.
+fn remotes(config: &GatewayConfig) -> Vec<(&'static str, &'static str, GatewayConfig)> {
+    let mut ways = vec![("", "Remote (configured)", config.clone())];
+    let remote = &config.remote;
+    let has_url = remote.url.as_deref().is_some_and(|url| !SshTarget::is_url(url));
+    if remote.ssh_target.is_some() && has_url {
+        let mut by_ssh = config.clone();
+        by_ssh.remote.url = None;
+        ways.push((":ssh", "Remote (configured), by ssh", by_ssh));
+        let mut direct = config.clone();
+        direct.remote.ssh_target = None;
+        direct.remote.transport = Transport::Direct;
+        ways.push((":direct", "Remote (configured), direct", direct));
+    }
+    ways
+}
+
+/// The host of `--ssh`, or the first that `--ssh-auto` finds.
+fn ssh_host(context: &Context, args: &GatewayProbe) -> Result<Option<String>, Failure> {
+    if let Some(text) = &args.ssh {
+        let target: SshTarget = text.parse().map_err(|error| Failure::new(format!("--ssh: {error}.")))?;
+        return Ok(Some(target.to_string()));
+    }
+    if !args.ssh_auto {
+        return Ok(None);
+    }
+    let _progress = context.output.progress("Looking for gateways on the local network …");
+    let places = Places { ssh_hosts: Vec::new(), lan: Some(Interfaces::Real), tailscaled: None };
+    let found = block_on(async { Ok(discovery::browse(places).await) })?;
+    let host = found.candidates.first().map(|candidate| candidate.target.to_string());
+    if host.is_none() {
+        output::note(format!("{} --ssh-auto found no gateway on the local network.", context.output.err.warn()));
+    }
+    for silence in &found.silent {
+        let reason = inert(&silence.reason).into_owned();
+        output::note(format!("{} {}: {reason}", context.output.err.warn(), silence.source.as_str()));
+    }
+    Ok(host)
 }
 
 struct Report {
@@ -130,9 +252,9 @@ impl Report {
         }
     }
 
-    fn warnings(&self) -> Vec<(&'static str, String, Vec<&'static str>)> {
-        let ids = |test: fn(&Probed) -> bool| -> Vec<&'static str> {
-            self.results.iter().filter(|(_, probed)| test(probed)).map(|(entry, _)| entry.id).collect()
+    fn warnings(&self) -> Vec<(&'static str, String, Vec<String>)> {
+        let ids = |test: fn(&Probed) -> bool| -> Vec<String> {
+            self.results.iter().filter(|(_, probed)| test(probed)).map(|(entry, _)| entry.id.clone()).collect()
         };
         let mut warnings = Vec::new();
         if !self.reachable() {
@@ -144,9 +266,13 @@ impl Report {
                         works; pair this device or use credentials with operator.read to see more.";
             warnings.push(("probe_scope_limited", text.to_owned(), limited));
         }
-        let connected = ids(Probed::connected);
-        if connected.len() > 1 {
-            warnings.push(("multiple_gateways", format!("{} gateways answered.", connected.len()), connected));
+        let mut gateways: Vec<&GatewayId> =
+            self.results.iter().filter_map(|(_, probed)| probed.gateway.as_ref()).collect();
+        gateways.sort();
+        gateways.dedup();
+        if gateways.len() > 1 {
+            let text = format!("{} different gateways answered.", gateways.len());
+            warnings.push(("multiple_gateways", text, ids(Probed::connected)));
         }
         for (entry, _) in &self.results {
             if let Ok(resolution) = &entry.target.credentials {
@@ -154,7 +280,7 @@ impl Report {
                     warnings.push((
                         "auth_secretref_unresolved",
                         inert(&warning.to_string()).into_owned(),
-                        vec![entry.id],
+                        vec![entry.id.clone()],
                     ));
                 }
             }
@@ -178,8 +304,9 @@ impl Report {
                     _ => Value::Null,
                 };
                 json!({
-                    "id": entry.id, "kind": entry.id, "url": entry.target.shown_url,
-                    "urlSource": entry.target.source.as_str(), "active": true, "tunnel": null,
+                    "id": entry.id, "kind": entry.id, "url": entry.shown,
+                    "urlSource": entry.target.source.as_str(), "active": true, "tunnel": ssh_json(entry),
+                    "path": path_json(probed), "steps": entry.chain(probed).map(|chain| chain.to_json()),
                     "connect": {
                         "ok": probed.connected(), "rpcOk": probed.connected() && probed.error.is_none(),
                         "scopeLimited": probed.scope_limited(), "latencyMs": millis(probed.latency),
@@ -204,7 +331,7 @@ impl Report {
             "degraded": self.results.iter().any(|(_, probed)| probed.reached() && probed.error.is_some()),
             "capability": primary.map_or("unknown", |(_, probed)| probed.capability()),
             "ts": time::now_ms(), "durationMs": millis(self.took), "timeoutMs": millis(self.timeout),
-            "primaryTargetId": primary.map(|(entry, _)| entry.id),
+            "primaryTargetId": primary.map(|(entry, _)| &entry.id),
             "warnings": warnings,
             "network": {
                 "localLoopbackUrl": format!("ws://127.0.0.1:{}", self.local_port),
@@ -235,8 +362,8 @@ impl Report {
     }
 
     fn render_target(&self, style: Style, entry: &Entry, probed: &Probed) -> String {
-        let url = inert(&entry.target.shown()).into_owned();
-        let mut text = format!("{} {}\n", style.paint(Tone::Title, entry.label), style.paint(Tone::Command, &url));
+        let url = inert(&entry.shown).into_owned();
+        let mut text = format!("{} {}\n", style.paint(Tone::Title, &entry.label), style.paint(Tone::Command, &url));
         let rpc = match (&probed.error, probed.connected()) {
             (None, true) => style.paint(Tone::Good, "ok"),
             (Some(error @ RemoteError::Scope { .. }), true) => {
@@ -259,6 +386,9 @@ impl Report {
             parts.push(format!("RPC probe: {rpc}"));
         }
         text.push_str(&format!("  {}\n", parts.join(style.dot())));
+        if let Some(chain) = entry.chain(probed) {
+            text.push_str(&format!("  {}\n", chain.render(style)));
+        }
         if let Some(hello) = &probed.hello {
             text.push_str(
                 &style.paint(Tone::Dim, &format!("  {} protocol {}\n", inert(&hello.version), hello.protocol)),
@@ -279,6 +409,17 @@ impl Report {
         text
     }
 }
+
+/// The ssh below a path, for JSON.
+fn ssh_json(entry: &Entry) -> Value {
+    match entry.path() {
+        Some(GatewayPath::Ssh(spec)) => {
+            json!({"kind": "ssh", "target": spec.target.to_string(), "remotePort": spec.gateway_port})
+        }
+        _ => Value::Null,
+    }
+}
+
 /// This machine's tailnet address, if it has one.
 fn tailnet() -> Option<String> {
     let mut addresses = openclaw_gateway::bind::local_addresses().into_iter();

@@ -2,8 +2,10 @@
 
 pub mod approvals;
 pub mod call;
+pub mod chain;
 pub mod completion;
 pub mod config;
+pub mod connect;
 pub mod connections;
 pub mod dashboard;
 pub mod devices;
@@ -18,6 +20,7 @@ pub mod migrate;
 pub mod probe;
 pub mod secrets;
 pub mod status;
+pub mod tunnel;
 
 use crate::{
     args::{Cli, Command, GatewayCommand, LogLevel},
@@ -56,6 +59,8 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Approvals(args) => approvals::run(&context, &args),
         Command::Secrets(args) => secrets::run(&context, &args.command),
         Command::Dashboard(args) => dashboard::run(&context, &args),
+        Command::Tunnel(args) => tunnel::run(&context, &args.command),
+        Command::Connect(args) => connect::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),
         Command::Migrate(args) => migrate::run(&context, &args),
         Command::Completion(args) => completion::run(&args),

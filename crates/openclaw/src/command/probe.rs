@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use openclaw_config::Paths;
+use openclaw_protocol::GatewayId;
 use openclaw_remote::{
     Client, Deadline, Error as RemoteError, Target,
     connect::{DeviceUse, Persona},
@@ -26,6 +27,8 @@ pub struct Probed {
     pub taken: Option<Taken>,
     /// A ping on that path, once connected.
     pub round_trip: Option<Duration>,
+    /// Which gateway answered, if it proved it.
+    pub gateway: Option<GatewayId>,
     /// The server's hello, when there was one.
     pub hello: Option<Hello>,
     /// Why it went no further: the connection's error, or the first method's.
@@ -116,6 +119,7 @@ pub async fn probe(target: &Target, paths: &Paths, deadline: Deadline, depth: De
         latency,
         taken: None,
         round_trip: None,
+        gateway: None,
         hello: None,
         error: Some(error),
         answers: Answers::default(),
@@ -160,9 +164,9 @@ pub async fn probe(target: &Target, paths: &Paths, deadline: Deadline, depth: De
         Depth::Read => read(&client, deadline.left()).await,
     };
     let round_trip = client.ping(deadline.left()).await.ok();
-    let taken = client.taken.clone();
+    let (taken, gateway) = (client.taken.clone(), client.gateway_id().cloned());
     client.close().await;
-    Probed { latency, taken, round_trip, hello: Some(hello), error, answers }
+    Probed { latency, taken, round_trip, gateway, hello: Some(hello), error, answers }
 }
 
 async fn read(client: &Client, limit: Duration) -> (Answers, Option<RemoteError>) {
