@@ -33,6 +33,12 @@ const pendingNode = has({
 const pairedNode = has({ nodeId: text, caps: list(text), commands: list(text), createdAtMs: time, approvedAtMs: time });
 const node = has({ nodeId: text, "approvalState?": text, caps: list(text), commands: list(text), paired: bool, connected: bool });
 const configWrite = has({ ok: { const: true }, path: text, config: { type: "object" } });
+const approvalOutcome = has({ id: text, decision: nullable(ref("ApprovalDecision")), createdAtMs: time, expiresAtMs: time });
+const approvalRequest = has({
+  command: text, cwd: nullable(str), nodeId: nullable(str), host: nullable(str), security: nullable(str), ask: nullable(str),
+  agentId: nullable(str), sessionKey: nullable(str),
+});
+const pendingApproval = has({ id: text, request: approvalRequest, createdAtMs: time, expiresAtMs: time });
 const tasksByStatus = { type: "object", additionalProperties: num };
 
 /** Results: the published definition where one exists, otherwise what real gateways were seen to answer. */
@@ -85,6 +91,18 @@ const RESULTS = {
   "skills.bins": ref("SkillsBinsResult"),
   "voicewake.get": has({ triggers: list(text) }),
   "voicewake.set": has({ triggers: list(text) }),
+  "exec.approvals.get": ref("ExecApprovalsSnapshot"),
+  "exec.approvals.set": ref("ExecApprovalsSnapshot"),
+  "exec.approval.request": approvalOutcome,
+  "exec.approval.waitDecision": approvalOutcome,
+  "exec.approval.resolve": has({ ok: { const: true } }),
+  "exec.approval.list": list(pendingApproval),
+  "exec.approval.get": has({
+    id: text, commandText: text, commandPreview: nullable(str), allowedDecisions: list(ref("ApprovalDecision")),
+    host: nullable(str), nodeId: nullable(str), agentId: nullable(str), expiresAtMs: time,
+  }),
+  "approval.get": ref("ApprovalGetResult"),
+  "approval.resolve": ref("ApprovalResolveResult"),
 };
 
 const SHAPES = {
@@ -107,6 +125,10 @@ const EVENTS = {
   "node.pair.resolved": has({ requestId: str, nodeId: text, decision: text, ts: time }),
   "node.invoke.request": ref("NodeInvokeRequestEvent"),
   "voicewake.changed": has({ triggers: list(text) }),
+  "exec.approval.requested": pendingApproval,
+  "exec.approval.resolved": has({
+    id: text, decision: ref("ApprovalDecision"), resolvedBy: nullable(str), ts: time, request: approvalRequest,
+  }),
 };
 
 /**

@@ -340,6 +340,73 @@ await step("a node", async () => {
   if (v4) await call(operator, "node.pair.remove", { nodeId });
 });
 
+// --- leave to run a command ------------------------------------------------------------------------------------------
+
+await step("approvals", async () => {
+  const params = connectParams(client("cli", "cli"), ALL_SCOPES, { caps: ["exec-approvals"] });
+  const { wire: reviewer } = await join_("reviewer", params, new Device());
+  const argv = ["/bin/sh", "-c", "echo hi"];
+  const command = '/bin/sh -c "echo hi"';
+  const where = { cwd: "/tmp", agentId: "main", sessionKey: "agent:main:main" };
+  const asked = {
+    command, commandArgv: argv, nodeId: "0".repeat(64), host: "node", timeoutMs: 30_000, ...where,
+    ...(v4 && { systemRunPlan: { argv, cwd: where.cwd, commandText: command, commandPreview: "echo hi", agentId: where.agentId, sessionKey: where.sessionKey } }),
+  };
+  for (const decision of ["allow-once", "allow-always", "deny"]) {
+    let from = reviewer.mark();
+    const answer = call(operator, "exec.approval.request", asked);
+    const { payload: requested } = await reviewer.event("exec.approval.requested", { from });
+    const { id, request } = requested;
+    equal("exec.approval.requested: command", request.command, command);
+    equal("exec.approval.requested: cwd", request.cwd, "/tmp");
+    equal("exec.approval.requested: timeout", requested.expiresAtMs - requested.createdAtMs, 30_000);
+    if (v4) {
+      equal("exec.approval.requested: kind", requested.approvalKind, "exec");
+      equal("exec.approval.requested: plan", request.systemRunPlan, asked.systemRunPlan);
+      equal("exec.approval.requested: binding", request.systemRunBinding, { argv, ...where, envHash: null });
+      equal("exec.approval.requested: choices", request.allowedDecisions, ["allow-once", "allow-always", "deny"]);
+      equal("exec.approval.list", await call(operator, "exec.approval.list", {}), [requested]);
+      const shown = await call(operator, "exec.approval.get", { id });
+      equal("exec.approval.get: texts", [shown?.commandText, shown?.commandPreview], [command, "echo hi"]);
+      equal("approval.get: status", (await call(operator, "approval.get", { id }))?.approval.status, "pending");
+    }
+    from = reviewer.mark();
+    if (v4 && decision === "deny") {
+      const resolved = await call(operator, "approval.resolve", { id, kind: "exec", decision });
+      equal("approval.resolve", [resolved?.applied, resolved?.approval.status], [true, "denied"]);
+      const again = await call(operator, "approval.resolve", { id, kind: "exec", decision });
+      equal("approval.resolve, again", again?.applied, false);
+    } else {
+      await call(operator, "exec.approval.resolve", { id, decision });
+    }
+    const { payload: resolved } = await reviewer.event("exec.approval.resolved", { from });
+    equal("exec.approval.resolved", [resolved.id, resolved.decision], [id, decision]);
+    equal("exec.approval.request: decision", (await answer)?.decision, decision);
+    const waited = await call(operator, "exec.approval.waitDecision", { id });
+    equal("exec.approval.waitDecision", [waited?.id, waited?.decision], [id, decision]);
+  }
+  if (v4) {
+    await refused(operator, "exec.approval.resolve", { id: "nope", decision: "deny" }, "INVALID_REQUEST", "unknown or expired approval id");
+    await refused(operator, "exec.approval.request", { host: "node", nodeId: "n", command }, "INVALID_REQUEST", "systemRunPlan is required for host=node");
+    await refused(operator, "exec.approval.request", { id: "plugin:x", command }, "INVALID_REQUEST", "approval ids starting with plugin: are reserved");
+  }
+  await refused(operator, "exec.approval.request", { host: "node", command }, "INVALID_REQUEST", "nodeId is required for host=node");
+  await refused(operator, "exec.approval.resolve", { id: "nope", decision: "maybe" }, "INVALID_REQUEST", "invalid decision");
+  await refused(operator, "exec.approval.waitDecision", { id: "nope" }, "INVALID_REQUEST", "approval expired or not found");
+
+  const before = await call(operator, "exec.approvals.get", {});
+  const file = { version: 1, defaults: { security: "allowlist", ask: "on-miss" }, agents: { main: { allowlist: [{ pattern: "/usr/bin/rg" }] } } };
+  const after = await call(operator, "exec.approvals.set", { file, baseHash: before?.hash });
+  equal("exec.approvals.set: defaults", [after?.file.defaults.security, after?.file.defaults.ask], ["allowlist", "on-miss"]);
+  equal("exec.approvals.set: allowlist", after?.file.agents.main.allowlist[0].pattern, "/usr/bin/rg");
+  if (after?.file.socket?.token) problem("exec.approvals.set: shows the socket's token");
+  const changed = "exec approvals changed since last load; re-run exec.approvals.get and retry";
+  await refused(operator, "exec.approvals.set", { file, baseHash: before?.hash }, "INVALID_REQUEST", changed);
+  const required = "exec approvals base hash required; re-run exec.approvals.get and retry";
+  await refused(operator, "exec.approvals.set", { file }, "INVALID_REQUEST", required);
+  await reviewer.close();
+});
+
 await step("tick", () => operator.event("tick", { patience: 45_000 }));
 
 // --- configuration, last: protocol 3 restarts for it ------------------------------------------------------------------

@@ -9,4 +9,5 @@ pub mod process;
 pub mod require;
 pub mod sandbox;
 pub mod sshd;
+pub mod tls;
 pub mod wire;

@@ -98,6 +98,17 @@ impl Peers {
             .env("OPENCLAW_GATEWAY_TOKEN", token)
     }
 
+    /// Puts an `openclaw` into `dir` that is the real CLI of that generation with `home` as its home: for sessions that
+    /// find their programs on `PATH`.
+    pub fn install_cli(&self, generation: Generation, home: &Path, dir: &Path) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let cli = self.cli(generation, home);
+        fs::create_dir_all(dir).expect("a scratch directory takes directories");
+        let file = dir.join("openclaw");
+        fs::write(&file, cli.script()).expect("a scratch directory takes files");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("sets the mode");
+    }
+
     /// A script of `peers-js`, run by the pinned Node with the reference packages at hand.
     fn script(&self, name: &str, home: &Path) -> Launch {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers-js").join(name);

@@ -125,6 +125,22 @@ impl Launch {
         self
     }
 
+    /// The same as a shell script that passes its own arguments on. `PATH` is put before what it finds.
+    pub fn script(&self) -> String {
+        let quoted = |text: &std::ffi::OsStr| format!("'{}'", text.to_string_lossy().replace('\'', r"'\''"));
+        let mut text = "#!/bin/sh\n".to_owned();
+        for (name, value) in &self.env {
+            let value = quoted(value);
+            text.push_str(&match name.as_str() {
+                "PATH" => format!("export PATH={value}:$PATH\n"),
+                _ => format!("export {name}={value}\n"),
+            });
+        }
+        let words = std::iter::once(self.program.as_os_str()).chain(self.args.iter().map(OsString::as_os_str));
+        text.push_str(&format!("exec {} \"$@\"\n", words.map(quoted).collect::<Vec<_>>().join(" ")));
+        text
+    }
+
     /// Starts it; what it says goes to `<name>.out` and `<name>.err` in its directory.
     #[track_caller]
     pub fn start(&self, name: &str) -> Process {

@@ -350,6 +350,11 @@ pub fn descendants(of: u32) -> Vec<u32> {
     found.split_off(1)
 }
 
+/// Kills one process without warning.
+pub fn kill(pid: u32) {
+    send(pid, Signal::KILL);
+}
+
 pub(crate) fn send(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         // Gone already is what we want.

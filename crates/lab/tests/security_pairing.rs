@@ -1,12 +1,13 @@
-//! Pairing, tokens, scopes: P-39 to P-43, P-46 to P-52. (P-44 and P-45 come with setup codes.)
+//! Pairing, tokens, scopes: P-39 to P-52.
 
 use std::time::{Duration, Instant};
 
 use lab::{
     client::{Client, Login, new_device},
-    sandbox::{Sandbox, Setup},
-    wire::{Conn, get, read_lossy},
+    sandbox::{Sandbox, Setup, walk},
+    wire::{Conn, get, read_lossy, wait_for},
 };
+use openclaw_protocol::DeviceKey;
 use serde_json::{Value, json};
 
 const ADMIN: &[&str] = &["operator.admin"];
@@ -195,6 +196,216 @@ fn p_43_shared_token_rotation() {
     assert_eq!(device.login().word(), "hello [operator.read]");
     assert_eq!(g.login().token(new).word(), "hello [operator.read]");
     assert!(g.is_alive());
+}
+
+/// Makes a one-time token as an administrator; the answer of `device.pair.invite`.
+fn invite(g: &Sandbox, params: Value) -> Value {
+    g.admin().ok("device.pair.invite", params)
+}
+
+fn token_of(invited: &Value) -> String {
+    invited["token"].as_str().expect("a token").to_owned()
+}
+
+/// A device that brings a one-time token and nothing else.
+fn bringing(g: &Sandbox, token: &str, key: &DeviceKey) -> Login {
+    g.login().set("/auth/bootstrapToken", token).device(key)
+}
+
+const USED: &str = "AUTH_BOOTSTRAP_TOKEN_INVALID";
+
+#[test]
+fn p_44_setup_code() {
+    let mut g = Setup::new().no_silent_pairing().start();
+    let mut watcher = g.operator(PAIRING);
+    let invited = invite(&g, json!({"scopes": ["operator.read", "operator.write"], "label": "laptop"}));
+    let token = token_of(&invited);
+    let (first, second) = (new_device(), new_device());
+    // It grants what it was made for and nothing beyond, and looking is not using.
+    assert_eq!(bringing(&g, &token, &first).scopes(ADMIN).word(), "AUTH_SCOPE_MISMATCH");
+    assert_eq!(bringing(&g, &token, &first).node().word(), "AUTH_SCOPE_MISMATCH");
+    assert_eq!(g.login().set("/auth/bootstrapToken", token.as_str()).word(), "DEVICE_IDENTITY_REQUIRED");
+    let stolen_signature =
+        bringing(&g, &token, &first).after_signing(|params| params["auth"]["bootstrapToken"] = json!("x"));
+    assert_eq!(stolen_signature.word(), "DEVICE_AUTH_SIGNATURE_INVALID", "the device signs what it brings");
+
+    let hello = bringing(&g, &token, &first).hello();
+    assert_eq!(hello.hello["auth"]["method"], "bootstrap-token");
+    assert_eq!(hello.scopes(), READ);
+    let own = hello.device_token();
+    let done = watcher.event("device.pair.setup.completed")["payload"].clone();
+    assert_eq!(done["setupId"], invited["setupId"]);
+    assert_eq!((&done["deviceId"], &done["deviceName"]), (&json!(first.id().as_str()), &json!("laptop")));
+    let status = g.admin().ok("device.pair.setupStatus", json!({"setupId": invited["setupId"]}));
+    assert_eq!(status, json!({ "completion": done }));
+    let listed = list(&g)["paired"][0].clone();
+    assert_eq!((&listed["approvedVia"], &listed["operatorLabel"]), (&json!("bootstrap"), &json!("laptop")));
+    assert_eq!(listed["scopes"], json!(["operator.read", "operator.write"]));
+
+    // Twice, and from another device.
+    for key in [&first, &second] {
+        let refused = bringing(&g, &token, key).refused();
+        assert_eq!(refused.code(), USED);
+        // captures/handshake-errors, case bad-bootstrap
+        let words = "unauthorized: setup code invalid, expired, revoked, or already used (create a new code; review \
+                     `openclaw devices list`)";
+        assert_eq!(refused.message(), words);
+    }
+    let by_own_token = || g.login().device_token(&own).device(&first);
+    assert_eq!(by_own_token().scopes(WRITE).word(), "hello [operator.write]", "all that was granted");
+
+    // Its time: one that is over stays over, one that waits survives a crash, a used one stays used.
+    let short = token_of(&invite(&g, json!({"ttlMs": 1000, "scopes": READ})));
+    let waiting = invite(&g, json!({"scopes": READ}));
+    let (ends, waiting) = (lab::client::now_ms() + 1000, token_of(&waiting));
+    wait_for("the code to end", || (lab::client::now_ms() > ends).then_some(()));
+    assert_eq!(bringing(&g, &short, &second).word(), USED);
+    g.kill();
+    g.start();
+    for over in [&token, &short] {
+        assert_eq!(bringing(&g, over, &second).word(), USED);
+    }
+    assert_eq!(bringing(&g, &waiting, &second).word(), "hello [operator.read]");
+    g.kill();
+    g.start();
+    assert_eq!(bringing(&g, &waiting, &second).word(), USED, "used up, also by a gateway that was killed");
+
+    // Nothing that is kept or logged shows one.
+    for token in [&token, &short, &waiting] {
+        for file in walk(g.dir()) {
+            assert!(!read_lossy(&file).contains(token.as_str()), "{}", file.display());
+        }
+    }
+    for bad in
+        [json!({"ttlMs": 0}), json!({"ttlMs": 90_000_000}), json!({"role": "owner"}), json!({"scopes": ["root"]})]
+    {
+        assert_eq!(g.admin().err("device.pair.invite", bad.clone())["code"], "INVALID_REQUEST", "{bad}");
+    }
+    for scopes in [READ, WRITE, PAIRING] {
+        assert_missing_scope(&g.operator(scopes).err("device.pair.invite", json!({})), "operator.admin");
+        assert_missing_scope(&g.operator(scopes).err("device.pair.setupCode", json!({})), "operator.admin");
+    }
+}
+
+#[test]
+fn p_44_of_many_devices_that_race_one_is_paired() {
+    let g = Setup::new().no_silent_pairing().start();
+    for role in ["operator", "node"] {
+        let token = token_of(&invite(&g, json!({"role": role})));
+        let before = list(&g)["paired"].as_array().expect("a list").len();
+        let mut racers: Vec<_> = (0..6)
+            .map(|_| {
+                let login = bringing(&g, &token, &new_device());
+                let login = if role == "node" { login.node() } else { login.scopes(&[]) };
+                login.open().expect("101")
+            })
+            .collect();
+        for racer in &mut racers {
+            let request = racer.request();
+            racer.conn.send_text(&request);
+        }
+        let words: Vec<String> = racers
+            .into_iter()
+            .map(|racer| match racer.outcome() {
+                lab::client::Outcome::Hello(_) => "hello".to_owned(),
+                lab::client::Outcome::Refused(refused) => refused.code().to_owned(),
+                lab::client::Outcome::Http(reply) => reply.status.to_string(),
+            })
+            .collect();
+        assert_eq!(words.iter().filter(|word| *word == "hello").count(), 1, "{words:?}");
+        assert!(words.iter().all(|word| word == "hello" || word == USED || word == "AUTH_RATE_LIMITED"), "{words:?}");
+        assert_eq!(list(&g)["paired"].as_array().expect("a list").len(), before + 1);
+    }
+}
+
+#[test]
+fn p_44_a_code_ends_with_the_rights_of_its_maker() {
+    let g = Setup::new().start();
+    let maker = g.paired(ADMIN);
+    let token = token_of(&maker.hello().ok("device.pair.invite", json!({})));
+    g.admin().ok("device.pair.remove", json!({"deviceId": maker.id()}));
+    assert_eq!(bringing(&g, &token, &new_device()).word(), USED);
+}
+
+/// What a setup code says, decoded by hand.
+fn decoded(code: &str) -> Value {
+    use base64::Engine as _;
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(code).expect("base64url");
+    serde_json::from_slice(&bytes).expect("JSON")
+}
+
+#[test]
+fn p_45_setup_payload() {
+    // Loopback only: no code would lead anywhere.
+    let g = Setup::new().start();
+    let refused = g.admin().err("device.pair.setupCode", json!({}));
+    // captures/rpc-sweep, device.pair.setupCode
+    let words = "Gateway is only bound to loopback. Set gateway.bind=lan, enable tailscale serve, or configure \
+                 plugins.entries.device-pair.config.publicUrl.";
+    assert_eq!((&refused["code"], &refused["message"]), (&json!("INVALID_REQUEST"), &json!(words)));
+    let cli = g.setup.run(&["devices", "invite"]);
+    assert!(!cli.status.success() && cli.stderr.contains("openclaw connect user@host"), "{cli:#?}");
+    let plain = g.admin().ok("device.pair.setupCode", json!({"publicUrl": "ws://192.168.77.10:18789"}));
+    assert_eq!(
+        (&plain["access"], &plain["accessDowngraded"]),
+        (&json!("limited"), &json!(true)),
+        "readable on the way"
+    );
+    assert_eq!(
+        g.admin().err("device.pair.setupCode", json!({"publicUrl": "ws://203.0.113.9:1"}))["code"],
+        "INVALID_REQUEST"
+    );
+
+    let g = Setup::new().config(json!({"gateway": {"publicOrigin": "https://gw.example.com"}})).start();
+    let identity = g.admin().ok("gateway.identity.get", json!({}))["deviceId"].clone();
+    let device = g.paired(ADMIN);
+    for (profile, access, roles) in [(None, "full", 2), (Some("limited"), "limited", 2), (Some("node"), "node", 1)] {
+        let mut params = json!({});
+        if let Some(profile) = profile {
+            params["bootstrapProfile"] = json!(profile);
+        }
+        let made = g.admin().ok("device.pair.setupCode", params);
+        assert_eq!((&made["access"], &made["gatewayUrl"]), (&json!(access), &json!("wss://gw.example.com")));
+        assert_eq!((&made["auth"], &made["urlSource"]), (&json!("token"), &json!("gateway.publicOrigin")));
+        let text = made["setupCode"].as_str().expect("a code");
+        let payload = decoded(text);
+        let keys: Vec<&String> = payload.as_object().expect("an object").keys().collect();
+        assert_eq!(keys, ["url", "bootstrapToken", "expiresAtMs", "gatewayId"], "{payload}");
+        assert_eq!(payload["gatewayId"], identity);
+        assert_eq!(payload["expiresAtMs"], made["expiresAtMs"]);
+        let everything = format!("{made} {payload}");
+        assert!(!everything.contains(g.token()) && !everything.contains(&device.token), "{everything}");
+
+        // A phone: it connects as a node and gets the tokens of both roles.
+        let phone = new_device();
+        let token = payload["bootstrapToken"].as_str().expect("a token");
+        let hello = bringing(&g, token, &phone).node().hello();
+        let handed = hello.hello["auth"]["deviceTokens"].as_array().cloned().unwrap_or_default();
+        assert_eq!(handed.len() + 1, roles, "{access}");
+        for entry in &handed {
+            assert_eq!(entry["role"], "operator");
+            let scopes: Vec<&str> =
+                entry["scopes"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+            assert!(!scopes.contains(&"operator.pairing") && scopes.contains(&"operator.admin") == (access == "full"));
+            let token = entry["deviceToken"].as_str().expect("a token");
+            assert_eq!(g.login().scopes(READ).device_token(token).device(&phone).word(), "hello [operator.read]");
+        }
+        assert_eq!(bringing(&g, token, &phone).node().word(), USED);
+    }
+
+    // The invitation that people paste.
+    let cli = g.setup.run(&["devices", "invite", "--json"]);
+    assert!(cli.status.success(), "{cli:#?}");
+    let invited = cli.json();
+    assert_eq!(invited["gateway"]["addresses"], json!([{"kind": "public", "url": "wss://gw.example.com"}]));
+    let payload = decoded(invited["setupCode"].as_str().expect("a code"));
+    let keys: Vec<&String> = payload.as_object().expect("an object").keys().collect();
+    assert_eq!(keys, ["url", "bootstrapToken", "expiresAtMs", "gatewayId", "role"], "{payload}");
+    assert_eq!((&payload["bootstrapToken"], &payload["gatewayId"]), (&invited["token"], &identity));
+    let text = g.setup.run(&["devices", "invite", "--admin", "--ttl", "90s"]);
+    assert!(text.stdout.contains("oc-pair://") && text.stdout.contains("within 90 seconds"), "{text:#?}");
+    assert!(!text.stdout.contains(g.token()) && !cli.stdout.contains(g.token()));
+    assert_eq!(g.admin().err("device.pair.setupCode", json!({"joinUrl": true}))["code"], "INVALID_REQUEST");
 }
 
 #[test]

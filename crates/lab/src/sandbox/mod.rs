@@ -89,7 +89,7 @@ impl Sandbox {
         if let Some(status) = ended {
             return Err(Failure { status, console: text });
         }
-        let after = text.split("ws://127.0.0.1:").nth(1).or(text.split("ws://0.0.0.0:").nth(1));
+        let after = text.split("://127.0.0.1:").nth(1).or(text.split("://0.0.0.0:").nth(1));
         let digits: String = after.unwrap_or("").chars().take_while(char::is_ascii_digit).collect();
         self.port = digits.parse().unwrap_or_else(|_| panic!("no port in: {text}"));
         self.baseline_kib = status_kib(life.pid(), "VmRSS");

@@ -50,7 +50,9 @@ impl SshClient {
             fs::create_dir_all(&dir).expect("a scratch directory takes directories");
             fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).expect("sets the mode");
         }
-        make_key(&client.key());
+        if !client.key().exists() {
+            make_key(&client.key());
+        }
         fs::write(client.known_hosts(), "").expect("writes");
         client.write_config();
         let ssh = program("ssh").expect("asked for before");

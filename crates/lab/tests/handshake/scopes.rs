@@ -17,6 +17,9 @@ fn declared_scopes() -> BTreeMap<String, String> {
     table.insert("health".into(), "any".into());
     // Dynamic: write, and admin for some commands.
     table.insert("node.invoke".into(), "operator.write".into());
+    // Ours.
+    table.insert("device.pair.invite".into(), "operator.admin".into());
+    table.insert("events.resume".into(), "any".into());
     // Protocol 3 only.
     table.insert("node.pair.request".into(), "operator.pairing".into());
     table.insert("node.pair.verify".into(), "operator.pairing".into());
@@ -41,7 +44,11 @@ fn p_49_scope_matrix() {
     for (_, client) in &principals {
         assert_eq!(client.methods(), methods, "everybody is told the same list");
     }
-    for method in methods.iter().map(String::as_str).chain(["no.such.method", "config.set ", "HEALTH", ""]) {
+    // Answered without being named.
+    let quiet = ["device.pair.setupCode", "device.pair.setupStatus"];
+    assert!(quiet.iter().all(|method| !methods.iter().any(|named| named == method)), "{methods:?}");
+    let unknown = ["no.such.method", "config.set ", "HEALTH", ""];
+    for method in methods.iter().map(String::as_str).chain(quiet).chain(unknown) {
         for (who, client) in &mut principals {
             let holds = who.trim_end_matches(" (v3)");
             // A call in the right role in between: wrong ones in a row end a connection.

@@ -4,3 +4,4 @@ mod home;
 mod paths;
 mod report;
 mod ssh;
+mod tunnel;
