@@ -1,0 +1,142 @@
+//! One `node.invoke.request`, from its frame to its result.
+
+use std::{sync::Arc, time::Duration};
+
+use openclaw_protocol::method::node::InvokeRequest;
+use openclaw_remote::Client;
+use serde_json::{Value, json};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::command::{Call, Failure, Report, Toolbox};
+
+/// How long the gateway may take to acknowledge a frame of ours.
+const ACKNOWLEDGED: Duration = Duration::from_secs(30);
+/// Most bytes of one `chunk` of progress; the gateway's limit is 16,384 characters.
+const CHUNK_BYTES: usize = 16_384;
+/// Progress and reports waiting to be sent.
+const QUEUE: usize = 64;
+/// Largest result: a frame holds 25 MiB, and the result's text is quoted once more in it.
+const MAX_RESULT_BYTES: usize = 24 << 20;
+
+pub(super) struct Invocation {
+    pub client: Arc<Client>,
+    pub toolbox: Arc<Toolbox>,
+    pub request: InvokeRequest,
+    /// The command is one this node declared.
+    pub offered: bool,
+    pub cancel: CancellationToken,
+}
+
+/// Does it and answers. A request that was cancelled is not answered: nobody waits for it.
+pub(super) async fn run(invocation: Invocation) {
+    let Invocation { client, toolbox, request, offered, cancel } = &invocation;
+    if !offered {
+        let failure = Failure::unavailable("command not supported");
+        return answer(client, request, Err(failure)).await;
+    }
+    let (progress, chunks) = mpsc::channel(QUEUE);
+    let (reports, events) = mpsc::channel(QUEUE);
+    let call = Call {
+        command: request.command.clone(),
+        params: request.params_json.clone(),
+        protocol: client.protocol(),
+        cancel: cancel.clone(),
+        progress,
+        reports,
+    };
+    let limit = request.timeout_ms.filter(|ms| *ms > 0).map(Duration::from_millis);
+    let work = async move {
+        let mut work = std::pin::pin!(toolbox.run(&call));
+        let Some(limit) = limit else { return work.await };
+        match timeout(limit, &mut work).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                // Whoever asked has given up. The command still ends in order, so that nothing of it is left.
+                cancel.cancel();
+                let _ = work.await;
+                Err(Failure::new("TIMEOUT", "node invoke timed out"))
+            }
+        }
+    };
+    // The channels close with the call, so both forwarders end after it, and the result comes last.
+    let (outcome, (), ()) = tokio::join!(work, forward(client, request, chunks), report(client, events));
+    let timed_out = outcome.as_ref().is_err_and(|failure| failure.code == "TIMEOUT");
+    if cancel.is_cancelled() && !timed_out {
+        return;
+    }
+    answer(client, request, outcome).await;
+}
+
+/// Answers that too much is under way.
+pub(super) async fn refuse_busy(invocation: Invocation) {
+    let failure = Failure::new("BUSY", "too much runs on this node already");
+    answer(&invocation.client, &invocation.request, Err(failure)).await;
+}
+
+async fn answer(client: &Client, request: &InvokeRequest, outcome: Result<Value, Failure>) {
+    let outcome = outcome.map(|payload| payload.to_string()).and_then(|payload| {
+        let fits = payload.len() <= MAX_RESULT_BYTES;
+        fits.then_some(payload).ok_or_else(|| Failure::new("RESULT_TOO_LARGE", "the result is larger than 24 MiB"))
+    });
+    let params = match outcome {
+        Ok(payload) => json!({"id": request.id, "nodeId": request.node_id, "ok": true, "payloadJSON": payload}),
+        Err(failure) => json!({
+            "id": request.id, "nodeId": request.node_id, "ok": false,
+            "error": {"code": failure.code, "message": failure.message},
+        }),
+    };
+    if let Err(error) = client.call("node.invoke.result", Some(params), ACKNOWLEDGED).await {
+        tracing::warn!(command = request.command, %error, "a result did not reach the gateway");
+    }
+}
+
+/// `node.invoke.progress`, numbered from 0, in order.
+async fn forward(client: &Client, request: &InvokeRequest, mut chunks: mpsc::Receiver<String>) {
+    let mut seq = 0_u64;
+    while let Some(text) = chunks.recv().await {
+        for chunk in pieces(&text) {
+            let params = json!({"invokeId": request.id, "nodeId": request.node_id, "seq": seq, "chunk": chunk});
+            seq += 1;
+            if client.call("node.invoke.progress", Some(params), ACKNOWLEDGED).await.is_err() {
+                // The result says it all again.
+                chunks.close();
+                return;
+            }
+        }
+    }
+}
+
+/// Cuts text where characters end.
+fn pieces(text: &str) -> Vec<&str> {
+    let mut rest = text;
+    let mut pieces = Vec::new();
+    while !rest.is_empty() {
+        let (piece, left) = rest.split_at(rest.floor_char_boundary(CHUNK_BYTES));
+        pieces.push(piece);
+        rest = left;
+    }
+    pieces
+}
+
+async fn report(client: &Client, mut events: mpsc::Receiver<Report>) {
+    while let Some(Report { event, payload }) = events.recv().await {
+        let params = json!({"event": event, "payloadJSON": payload.to_string()});
+        // Older gateways do not know it; nothing depends on it.
+        let _ = client.call("node.event", Some(params), ACKNOWLEDGED).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_whole_characters() {
+        let text = "é".repeat(CHUNK_BYTES);
+        let cut = pieces(&text);
+        assert_eq!(cut.concat(), text);
+        assert!(cut.len() > 1 && cut.iter().all(|piece| piece.len() <= CHUNK_BYTES));
+        assert!(pieces("").is_empty());
+    }
+}
