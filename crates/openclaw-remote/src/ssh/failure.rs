@@ -433,7 +433,9 @@ fn changed_key(said: &Transcript) -> Option<ChangedKey> {
 
 /// The host let us log in and then gave no session: `nologin`, a forced command, `MaxSessions 0`.
 pub(super) fn is_no_session(said: &Transcript, code: Option<i32>) -> bool {
-    let refused = said.find(&["request failed on channel 0", "channel 0: open failed"]).is_some();
+    // Until the session is there nobody has asked for another channel.
+    let refused =
+        said.find(&["request failed on channel"]).is_some() || said.lines().any(|line| channel_refusal(line).is_some());
     // Our command is `cat`: any exit code but ssh's own means that something else ran, and ended.
     let ended = code.is_some_and(|code| code != super::once::SSH_FAILED);
     (refused || ended) && said.find(&["stdio forwarding failed"]).is_none()

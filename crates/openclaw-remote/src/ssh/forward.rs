@@ -424,7 +424,9 @@ impl Carrier {
             }
             Line::Err(text) => {
                 tracing::debug!(target = %self.spec.target, said = %clean(&text), "ssh");
-                if let Some(refusal) = channel_refusal(&clean(&text)) {
+                // The first channel is our own session; what else is refused was asked for by a client.
+                let open = self.learned.no_session || self.publish.borrow().last_echo.is_some();
+                if let Some(refusal) = channel_refusal(&clean(&text)).filter(|_| open) {
                     let refusal = refusal.about(&self.spec);
                     self.publish.send_modify(|pulse| {
                         pulse.refusals = pulse.refusals.saturating_add(1);

@@ -507,3 +507,6 @@ impl Machine {
         self.links.iter_mut().find(|link| link.id == id)
     }
 }
+
+#[cfg(test)]
+mod tests;
