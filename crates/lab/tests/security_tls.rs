@@ -162,7 +162,7 @@ fn p_88_a_renewal_keeps_pins_of_the_key_and_open_connections() {
 
 #[test]
 fn p_88_trust_without_a_pin_is_the_systems_and_a_pin_needs_none() {
-    let authority = Authority::named("lab authority");
+    let (authority, impostor) = (Authority::named("lab authority"), Authority::named("lab authority"));
     let trusted = TempDir::with_prefix("openclaw-trust-").expect("a temporary directory");
     let bundle = trusted.path().join("authorities.pem");
     fs::write(&bundle, &authority.certificate).expect("writes");
@@ -176,7 +176,8 @@ fn p_88_trust_without_a_pin_is_the_systems_and_a_pin_needs_none() {
         ),
         ("expired", authority.issue("127.0.0.1", (2001, 2002)), Some("it has expired")),
         ("not valid yet", authority.issue("127.0.0.1", (2080, 2090)), Some("it is not valid yet")),
-        ("another authority", Authority::new().issue("127.0.0.1", (2020, 2090)), Some("no authority known")),
+        ("another authority", Authority::named("other").issue("127.0.0.1", (2020, 2090)), Some("no authority known")),
+        ("the name of the authority", impostor.issue("127.0.0.1", (2020, 2090)), Some("not signed by whom it names")),
         ("nobody's", Identity::of_itself("127.0.0.1"), Some("no authority known")),
     ] {
         let server = Server::tls(&identity, answer);

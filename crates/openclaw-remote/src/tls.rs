@@ -65,6 +65,7 @@ impl fmt::Display for Untrusted {
         f.write_str("the certificate is not trusted: ")?;
         match &self.reason {
             C::UnknownIssuer => f.write_str("no authority known to this machine has issued it"),
+            C::BadSignature => f.write_str("it was not signed by whom it names"),
             C::Expired | C::ExpiredContext { .. } => f.write_str("it has expired"),
             C::NotValidYet | C::NotValidYetContext { .. } => f.write_str("it is not valid yet"),
             C::NotValidForName | C::NotValidForNameContext { .. } => f.write_str("it is for another name"),
