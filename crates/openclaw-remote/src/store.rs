@@ -51,8 +51,11 @@ impl DeviceStore for IdentityStore {
     fn remember(&self, origin: &str, role: &str, token: &Secret, scopes: &[String]) {
         let (Some(tokens), Some(role)) = (self.tokens(), Role::parse(role)) else { return };
         let known = tokens.get(origin, role).ok().flatten();
-        let scopes = ScopeSet::parse(scopes);
-        if known.is_some_and(|known| known.token == *token && known.scopes == scopes) {
+        // A connection is told what it asked for, not all that its token is good for.
+        let same = known.filter(|known| known.token == *token);
+        let before = same.map(|known| known.scopes);
+        let scopes = ScopeSet::parse(scopes).union(before.unwrap_or_default());
+        if before == Some(scopes) {
             return;
         }
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -93,6 +96,12 @@ mod tests {
         let held = store.token(here, "operator").expect("kept");
         assert_eq!((held.token.expose(), held.scopes), ("D", vec!["operator.read".to_owned()]));
         assert!(store.token(there, "operator").is_none() && store.token(here, "node").is_none());
+
+        store.remember(here, "operator", &Secret::new("D"), &["operator.write".to_owned()]);
+        let held = store.token(here, "operator").expect("kept");
+        assert_eq!(held.scopes, vec!["operator.read".to_owned(), "operator.write".to_owned()], "the same token");
+        store.remember(here, "operator", &Secret::new("E"), &["operator.read".to_owned()]);
+        assert_eq!(store.token(here, "operator").expect("kept").scopes, vec!["operator.read".to_owned()], "another");
 
         let again = IdentityStore::new(paths);
         assert_eq!(again.key(false).expect("readable").map(|key| key.id()), Some(key.id()));

@@ -243,6 +243,16 @@ impl Target {
         self.source != UrlSource::Flag && !self.credentials.as_ref().is_ok_and(explicit)
     }
 
+    /// What a device token for this gateway is kept under.
+    pub fn token_origins(&self) -> Vec<String> {
+        let of_path = |path: &GatewayPath| match path {
+            GatewayPath::Direct(direct) => direct.url.origin(),
+            GatewayPath::Ssh(spec) => spec.origin(),
+        };
+        let by_identity = self.route.gateway.as_ref().map(crate::connect::token_origin);
+        by_identity.into_iter().chain(self.route.paths.iter().map(of_path)).collect()
+    }
+
     /// True for the gateway of this machine, named by nothing but the local config.
     pub fn is_local(&self) -> bool {
         self.source == UrlSource::LocalLoopback

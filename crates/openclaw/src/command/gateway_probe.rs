@@ -10,17 +10,16 @@ use openclaw_config::{
 };
 use openclaw_protocol::GatewayId;
 use openclaw_remote::{
-    Deadline, Error as RemoteError, Target, TargetError,
+    Error as RemoteError, Target, TargetError,
     discovery::{self, Interfaces, Places},
     path::GatewayPath,
     ssh::SshTarget,
 };
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 
 use super::{
-    chain::Chain,
-    probe::{Depth, Probed, millis, path_json, probe, short},
+    paths::{Entry, each_path, probe_all},
+    probe::{Depth, Probed, millis, path_json, short},
 };
 use crate::{
     args::PortTargetArgs,
@@ -48,26 +47,6 @@ pub struct GatewayProbe {
     pub at: PortTargetArgs,
 }
 
-/// One path to one gateway, with the reference's ids.
-struct Entry {
-    id: String,
-    label: String,
-    /// The path for people.
-    shown: String,
-    /// Its route has exactly one path.
-    target: Target,
-}
-
-impl Entry {
-    fn path(&self) -> Option<&GatewayPath> {
-        self.target.route.best()
-    }
-
-    fn chain(&self, probed: &Probed) -> Option<Chain> {
-        self.path().map(|path| Chain::of(path, self.target.route.gateway.is_some(), probed))
-    }
-}
-
 /// `openclaw gateway probe`.
 pub fn run(context: &Context, args: &GatewayProbe) -> Outcome {
     let loaded = context.config_for_diagnosis()?;
@@ -77,7 +56,7 @@ pub fn run(context: &Context, args: &GatewayProbe) -> Outcome {
     let started = Instant::now();
     let results = block_on(async {
         let _progress = context.output.progress(format!("Probing {} path(s) …", entries.len()));
-        Ok(probe_all(context, entries, timeout).await)
+        Ok(probe_all(context, entries, timeout, Depth::Read).await)
     })?;
     let report = Report { results, timeout, took: started.elapsed(), local_port };
     if args.at.target.json {
@@ -86,20 +65,6 @@ pub fn run(context: &Context, args: &GatewayProbe) -> Outcome {
         output::print(&report.render(context.output.out));
     }
     Ok(report.exit_code())
-}
-
-async fn probe_all(context: &Context, entries: Vec<Entry>, timeout: Duration) -> Vec<(Entry, Probed)> {
-    let mut tasks = JoinSet::new();
-    for (index, entry) in entries.into_iter().enumerate() {
-        let paths = context.paths.clone();
-        tasks.spawn(async move {
-            let probed = probe(&entry.target, &paths, Deadline::after(timeout), Depth::Read).await;
-            (index, entry, probed)
-        });
-    }
-    let mut done: Vec<_> = tasks.join_all().await;
-    done.sort_by_key(|(index, ..)| *index);
-    done.into_iter().map(|(_, entry, probed)| (entry, probed)).collect()
 }
 
 /// Every path this machine knows of, each once: what the command line means first, then the configured remote, the ssh host
@@ -161,28 +126,12 @@ fn entries(context: &Context, loaded: &Loaded, args: &GatewayProbe) -> Result<(V
     }
     let mut seen: Vec<String> = Vec::new();
     found.retain(|entry| {
-        let place = entry.path().map(GatewayPath::label).unwrap_or_default();
+        let place = entry.path().map(|path| format!("{} {}", path.label(), path.far_url())).unwrap_or_default();
         let new = !seen.contains(&place);
         seen.push(place);
         new
     });
     Ok((found, local_port))
-}
-
-/// One entry for each path of a target; none for a target that cannot be settled, which was told already.
-fn each_path(id: &str, label: &str, make: impl Fn() -> Result<Target, TargetError>) -> Vec<Entry> {
-    let count = make().map_or(0, |target| target.route.paths.len());
-    let nth = |index: usize| {
-        let mut target = make().ok()?;
-        let path = target.route.paths.get(index)?.clone();
-        let (id, label, shown) = match count {
-            1 => (id.to_owned(), label.to_owned(), target.shown()),
-            _ => (format!("{id}:{}", path.kind()), format!("{label}, by {}", path.kind()), path.shown()),
-        };
-        (target.route.paths, target.route.name) = (vec![path], None);
-        Some(Entry { id, label, shown, target })
-    };
-    (0..count).filter_map(nth).collect()
 }
 
 /// The ways the config knows to the remote gateway: the one commands take, and the other where there are two.

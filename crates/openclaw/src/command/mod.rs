@@ -17,10 +17,12 @@ pub mod gateway_status;
 pub mod health;
 pub mod logs;
 pub mod migrate;
+pub mod paths;
 pub mod probe;
 pub mod secrets;
 pub mod status;
 pub mod tunnel;
+pub mod watch;
 
 use crate::{
     args::{Cli, Command, GatewayCommand, LogLevel},
@@ -52,6 +54,7 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Health(args) => health::run(&context, &args),
         Command::Status(args) => status::run(&context, &args),
         Command::Logs(args) => logs::run(&context, &args),
+        Command::Watch(args) => watch::run(&context, &args),
         Command::Connections(args) => connections::run(&context, &args),
         Command::Devices(args) => devices::devices(&context, &args.command),
         Command::Pairing(args) => devices::pairing(&context, &args.command),

@@ -13,6 +13,7 @@ use super::{Exam, Severity};
 use crate::{
     command::{
         gateway_status::{Runtime, holder},
+        paths::Entry,
         probe::{Probed, short},
     },
     context::{Context, Loaded},
@@ -249,21 +250,26 @@ pub fn port(context: &Context, target: &Target, exam: &mut Exam) {
     }
 }
 
-pub fn reachability(target: &Target, probed: &Probed, exam: &mut Exam) {
+/// What is wrong with each path. One that works makes the others worth a warning, not more.
+pub fn reachability(target: &Target, probed: &[(Entry, Probed)], exam: &mut Exam) {
     exam.ran("gateway");
-    let Some(error) = &probed.error else { return };
-    // Asking for config or status without the scope is no fault of the setup.
-    if probed.scope_limited() {
-        return;
-    }
-    // The port check has said it already.
-    if matches!(error, RemoteError::Connect { .. }) && target.is_local() {
-        return;
-    }
-    let stage = error.stage().as_str();
-    let finding = exam.find("gateway", Severity::Error, format!("{} (stage: {stage})", short(error)));
-    finding.at(target.shown());
-    if let Some(remedy) = error.remedy(&target.place) {
-        finding.fix(format!("{} ({})", remedy.command, remedy.machine()));
+    let works = probed.iter().any(|(_, probed)| probed.connected());
+    for (entry, probed) in probed {
+        let Some(error) = &probed.error else { continue };
+        // Asking for config or status without the scope is no fault of the setup.
+        if probed.scope_limited() {
+            continue;
+        }
+        // The port check has said it already.
+        if matches!(error, RemoteError::Connect { .. }) && target.is_local() {
+            continue;
+        }
+        let severity = if works { Severity::Warning } else { Severity::Error };
+        let stage = error.stage().as_str();
+        let finding = exam.find("gateway", severity, format!("{}: {} (stage: {stage})", entry.shown, short(error)));
+        finding.at(entry.shown.clone());
+        if let Some(remedy) = error.remedy(&entry.target.place) {
+            finding.remedy(remedy);
+        }
     }
 }

@@ -8,9 +8,13 @@ mod report;
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use openclaw_remote::{Deadline, Target, TargetError};
+use openclaw_protocol::error::Machine;
+use openclaw_remote::{Remedy, Target, TargetError};
 
-use super::probe::{Depth, probe};
+use super::{
+    paths::{each_path, probe_all},
+    probe::Depth,
+};
 use crate::{
     args::{self, PortTargetArgs},
     context::Context,
@@ -18,8 +22,8 @@ use crate::{
     output::{self, inert},
     reach::{Purpose, block_on},
 };
-use report::Report;
 pub use report::state_words;
+use report::{Report, Token};
 
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -50,6 +54,8 @@ struct Finding {
     path: Option<String>,
     /// One command that cures it.
     fix: Option<String>,
+    /// It has to be typed on the gateway's host.
+    there: bool,
 }
 
 /// Findings and the checks that ran.
@@ -68,7 +74,7 @@ impl Exam {
 
     fn find(&mut self, check: &'static str, severity: Severity, message: impl Into<String>) -> &mut Finding {
         self.ran.insert(check);
-        self.findings.push(Finding { check, severity, message: message.into(), path: None, fix: None });
+        self.findings.push(Finding { check, severity, message: message.into(), path: None, fix: None, there: false });
         let last = self.findings.len() - 1;
         &mut self.findings[last]
     }
@@ -88,6 +94,11 @@ impl Finding {
         self.fix = Some(command.into());
         self
     }
+
+    fn remedy(&mut self, remedy: Remedy) -> &mut Self {
+        self.there = remedy.run_on == Machine::GatewayHost;
+        self.fix(remedy.command)
+    }
 }
 pub fn run(context: &Context, args: &args::Doctor) -> Outcome {
     if args.generate_gateway_token {
@@ -104,7 +115,7 @@ pub fn run(context: &Context, args: &args::Doctor) -> Outcome {
     let target = Target::resolve(Purpose::Call, &context.flags(&at), &loaded.gateway, secrets);
     checks::gateway_secrets(&loaded, secrets, &mut exam);
     let mut considered = Vec::new();
-    let mut probed = None;
+    let mut probed = Vec::new();
     match &target {
         Ok(target) => {
             considered = match &target.credentials {
@@ -112,12 +123,14 @@ pub fn run(context: &Context, args: &args::Doctor) -> Outcome {
                 Err(error) => error.considered.clone(),
             };
             checks::port(context, target, &mut exam);
-            let found = block_on(async {
+            // Each path by itself: the one that works must not hide what is wrong with another.
+            let resolve = || Target::resolve(Purpose::Call, &context.flags(&at), &loaded.gateway, secrets);
+            let entries = each_path("target", "", resolve);
+            probed = block_on(async {
                 let _progress = context.output.progress(format!("Probing {} …", inert(&target.shown())));
-                Ok(probe(target, &context.paths, Deadline::after(PROBE_TIMEOUT), Depth::Read).await)
+                Ok(probe_all(context, entries, PROBE_TIMEOUT, Depth::Read).await)
             })?;
-            checks::reachability(target, &found, &mut exam);
-            probed = Some(found);
+            checks::reachability(target, &probed, &mut exam);
         }
         Err(error) => {
             if let TargetError::Credentials(error) = error {
@@ -127,7 +140,9 @@ pub fn run(context: &Context, args: &args::Doctor) -> Outcome {
             exam.find("target", Severity::Error, inert(failure.message()).into_owned());
         }
     }
-    let report = Report { context, exam, considered, target: target.ok(), probed, fixed };
+    let target = target.ok();
+    let tokens = Token::all(context, target.as_ref());
+    let report = Report { context, exam, considered, target, tokens, probed, fixed };
     if args.json {
         output::json(&report.to_json());
     } else {
