@@ -17,7 +17,7 @@ use std::{
 
 use openclaw_protocol::GatewayId;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, copy_bidirectional_with_sizes},
     net::{TcpListener, UnixListener, UnixStream},
     sync::{Mutex, mpsc, watch},
     time::{Instant, timeout},
@@ -35,6 +35,10 @@ use crate::{client::Client, deadline::Deadline, ssh::Forward};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Per direction of a connection. ssh itself moves at most 32 KiB at a time; larger pieces save turns of this loop.
 const COPY_BYTES: usize = 64 * 1024;
+/// Longest request that is kept until it is answered, in case its ssh dies.
+const HEAD_BYTES: usize = 8 * 1024;
+/// How long after a connection its ssh may be seen to end.
+const LAST_BREATH: Duration = Duration::from_millis(250);
 /// Connections carried at the same time; more are hung up on.
 const MAX_CONNECTIONS: u32 = 1024;
 /// Programs on the TCP port cannot ask the gateway who it is, so we do, at most this often.
@@ -113,11 +117,21 @@ impl Carrier {
     }
 
     async fn carry(mut self, mut near: impl AsyncRead + AsyncWrite + Unpin, ask: bool, _counted: Counted) {
-        let reach = timeout(PATIENCE, self.reach(ask)).await;
-        let Ok(Some((target, mut far))) = reach else { return };
-        // Either side may hang up at any time: that is how connections end.
-        let _ = copy_bidirectional_with_sizes(&mut near, &mut far, COPY_BYTES, COPY_BYTES).await;
-        drop(target);
+        let mut said = Vec::new();
+        loop {
+            let reach = timeout(PATIENCE, self.reach(ask)).await;
+            let Ok(Some((target, mut far))) = reach else { return };
+            match begin(&mut near, &mut far, &mut said).await {
+                Ok(true) => {
+                    // Either side may hang up at any time: that is how connections end.
+                    let _ = copy_bidirectional_with_sizes(&mut near, &mut far, COPY_BYTES, COPY_BYTES).await;
+                    return;
+                }
+                // It came while its ssh was dying: the next one takes it from the beginning.
+                Ok(false) if is_safe_to_repeat(&said) && has_ended(&target.forward).await => {}
+                _ => return,
+            }
+        }
     }
 
     /// A connection through the current ssh, or through the next one.
@@ -157,6 +171,51 @@ impl Carrier {
             }
         }
     }
+}
+
+/// Says again what the client said so far, then passes bytes on until the far end says something. False when it hung up
+/// before that; `said` then holds all the client said.
+async fn begin(
+    near: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    far: &mut UnixStream,
+    said: &mut Vec<u8>,
+) -> io::Result<bool> {
+    if far.write_all(said).await.is_err() {
+        return Ok(false);
+    }
+    let (mut asked, mut answered) = (vec![0; HEAD_BYTES], vec![0; HEAD_BYTES]);
+    loop {
+        tokio::select! {
+            read = near.read(&mut asked) => {
+                let bytes = &asked[..read?];
+                said.extend_from_slice(bytes);
+                if far.write_all(bytes).await.is_err() {
+                    return Ok(false);
+                }
+                // The end of its words comes again when it is read again; long ones are not kept.
+                if bytes.is_empty() || said.len() > HEAD_BYTES {
+                    return Ok(true);
+                }
+            }
+            read = far.read(&mut answered) => match read {
+                Ok(count) if count > 0 => {
+                    near.write_all(&answered[..count]).await?;
+                    return Ok(true);
+                }
+                _ => return Ok(false),
+            }
+        }
+    }
+}
+
+/// Nothing yet, or the beginning of a request that changes nothing, as every WebSocket's: the far end may have seen it.
+fn is_safe_to_repeat(said: &[u8]) -> bool {
+    said.is_empty() || said.starts_with(b"GET ")
+}
+
+/// Did the ssh end, and not only this connection?
+async fn has_ended(forward: &Forward) -> bool {
+    timeout(LAST_BREATH, forward.ended()).await.is_ok()
 }
 
 /// Running out of descriptors must not become a busy loop.
