@@ -7,9 +7,8 @@ use clap::{Args, ValueEnum};
 /// Who this machine becomes at the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum As {
-    /// Commands it
+    // No help texts here: with them the whole option list is spread out.
     Operator,
-    /// Lends it capabilities
     Node,
 }
 

@@ -35,6 +35,8 @@ use crate::{
 const STEP_TIME: Duration = Duration::from_secs(20);
 /// The official CLI takes 2 to 8 s to start on a small machine, and is started up to three times.
 const FAR_TIME: Duration = Duration::from_secs(60);
+/// The background tunnel. Less than [`super::steps::BACK_TIME`]: an interruption waits for it before it takes it back.
+const KEEP_TIME: Duration = Duration::from_secs(10);
 /// A beat to the other side of the earth and back.
 const ONE_BEAT: Duration = Duration::from_millis(500);
 /// A person looks for a passphrase.
@@ -101,10 +103,6 @@ impl<'a> BySsh<'a> {
         }
     }
 
-    pub const fn wish(&self) -> &Wish {
-        &self.wish
-    }
-
     /// The command by which a person removes this device from here.
     pub fn removal(&self, device: &DeviceId) -> String {
         let cli = self.answer.cli.as_deref().filter(|cli| is_plain(cli)).unwrap_or("openclaw");
@@ -131,16 +129,22 @@ impl<'a> BySsh<'a> {
             return false;
         }
         self.asks |= failure.kind == SshFailureKind::AuthRefused;
-        // From here on the terminal is ssh's.
-        self.waiting.stop();
-        output::note(self.context.output.err.paint(Tone::Dim, "  ssh asks:"));
         true
+    }
+
+    /// Leaves the terminal to an ssh that may ask.
+    fn hand_over(&self, interaction: Interaction) {
+        if interaction == Interaction::Ask {
+            self.waiting.stop();
+            output::note(self.context.output.err.paint(Tone::Dim, "  ssh asks:"));
+        }
     }
 
     async fn open_forward(&mut self) -> Result<Forward, SshFailure> {
         let dir = self.context.paths.state_dir.join("ssh");
         let mut interaction = self.first();
         loop {
+            self.hand_over(interaction);
             let deadline = self.deadline(STEP_TIME, interaction);
             match Forward::open(&self.wish.spec, &dir, interaction, deadline).await {
                 Err(failure) if self.may_ask_after(&failure, interaction) => interaction = Interaction::Ask,
@@ -154,6 +158,7 @@ impl<'a> BySsh<'a> {
         let remote: RemoteCommand = far::command(&tag, question);
         let mut interaction = self.first();
         loop {
+            self.hand_over(interaction);
             let deadline = self.deadline(FAR_TIME, interaction);
             let ran = ssh::run_once(&self.wish.spec, &remote, far::SCRIPT.as_bytes(), interaction, deadline).await;
             match ran {
@@ -324,17 +329,18 @@ impl<'a> BySsh<'a> {
             paths: self.context.paths.clone(),
             on: None,
         };
-        let limit = self.wish.timeout.unwrap_or(STEP_TIME);
+        let limit = self.wish.timeout.unwrap_or(KEEP_TIME).min(KEEP_TIME);
         self.waiting.stop();
         let task = tokio::task::spawn_blocking(move || tunnel::keep(&context, name.as_str(), limit));
-        let status = match self.starting.insert(task).await {
+        let ended = self.starting.insert(task).await;
+        self.starting = None;
+        let status = match ended {
             Ok(kept) => kept?,
             Err(error) => return Err(Failure::new(format!("The tunnel's process could not be watched: {error}."))),
         };
-        self.starting = None;
         self.outcome.kept = true;
-        let ms = status.rtt_ms.map(|ms| format!(", round trip {ms:.1} ms")).unwrap_or_default();
-        Ok(Told { text: format!("the tunnel stays up in the background{ms}"), more: json!({"tunnel": status.name}) })
+        let text = "the tunnel stays up in the background".to_owned();
+        Ok(Told { text, more: json!({"tunnel": status.name}) })
     }
 
     /// Ends the background tunnel, however far it had come.
@@ -343,7 +349,8 @@ impl<'a> BySsh<'a> {
             // It cannot be stopped half-way; it ends by itself within its own limit.
             let _ = starting.await;
         }
-        let Some(dir) = tunnel_dir(self.context, name) else { return Ok(()) };
+        let dir = tunnel_dir(self.context, name).filter(|dir| dir.control().exists());
+        let Some(dir) = dir else { return Ok(()) };
         match control::ask_down(&dir).await {
             Ok(()) | Err(ControlError::NotRunning { .. }) => {
                 let _ = std::fs::remove_dir_all(dir.path());

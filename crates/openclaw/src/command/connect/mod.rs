@@ -157,12 +157,16 @@ fn by_ssh(context: &Context, args: &Connect, target: SshTarget, scopes: Vec<Stri
         return Ok(0);
     }
     if work.outcome.asks_each_time {
+        let style = context.output.err;
         let copy = format!("ssh-copy-id {}", target.destination());
+        let copy = style.paint(Tone::Command, &copy);
+        let add = style.paint(Tone::Command, "ssh-add");
         output::note(format!(
-            "{} ssh asks for a password or passphrase each time, which nothing in the background can answer.\n  Give the \
-             host your key: {}",
-            context.output.err.warn(),
-            context.output.err.paint(Tone::Command, &copy)
+            "{} ssh has to ask you each time, which nothing in the background can answer.",
+            style.warn()
+        ));
+        output::note(format!(
+            "  Passphrase: let the agent hold your key: {add}. Password: give the host your key: {copy}"
         ));
     }
     summary(style, &name, started.elapsed(), current);

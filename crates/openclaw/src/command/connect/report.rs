@@ -17,6 +17,9 @@ use crate::{
     output::{self, Progress, Tone, time},
 };
 
+/// What takes less is not worth a number.
+const WORTH_TELLING: Duration = Duration::from_millis(2);
+
 /// What a step tells when it passed: a line, and what JSON output has beside it.
 #[derive(Clone, Debug, Default)]
 pub struct Told {
@@ -71,8 +74,11 @@ impl<W: Work<Step = Step, Told = Told, Failure = Failure>> Watch<W> for Lines<'_
     fn passed(&mut self, step: Step, told: &Told, took: Duration) {
         self.waiting.stop();
         let style = self.context.output.err;
-        let line = format!("{} {:<8} {}", style.ok(), step.as_str(), told.text);
-        output::note(format!("{line}  {}", style.paint(Tone::Dim, &time::span(took))));
+        let mut line = format!("{} {:<8} {}", style.ok(), step.as_str(), told.text);
+        if took >= WORTH_TELLING {
+            line.push_str(&format!("  {}", style.paint(Tone::Dim, &time::span(took))));
+        }
+        output::note(line);
         let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let mut entry = json!({"step": step.as_str(), "ok": true, "ms": ms, "text": told.text});
         if let (Some(entry), Value::Object(more)) = (entry.as_object_mut(), &told.more) {
