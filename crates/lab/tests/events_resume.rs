@@ -10,7 +10,7 @@ const READ: &[&str] = &["operator.read"];
 
 /// Makes something happen that everybody with read hears of, and nothing else does.
 fn happen(g: &Sandbox, text: &str) {
-    g.admin().ok("system-event", json!({"text": format!("Node: {text}"), "deviceId": text}));
+    g.admin().ok("system-event", json!({"text": format!("Node: {text}"), "instanceId": text}));
 }
 
 /// Sees the events up to the one about `text`.
@@ -18,7 +18,7 @@ fn hear(client: &mut Client, text: &str) -> Vec<Value> {
     let mut heard = Vec::new();
     loop {
         while let Some(event) = client.events.pop_front() {
-            let last = event["payload"].to_string().contains(&format!("\"deviceId\":\"{text}\""));
+            let last = event["payload"].to_string().contains(&format!("\"instanceId\":\"{text}\""));
             heard.push(event);
             if last {
                 return heard;

@@ -1,7 +1,8 @@
 //! The gateway daemon: admission, pairing, RPC, nodes, HTTP.
 //!
 //! Bytes come in through [`http`], become a WebSocket in [`connection`], and a caller in [`auth`]. Requests go through
-//! [`rpc`]; events go out through [`hub`] and stay in [`history`] for a while. [`store`] is the only writer of state, [`lock`] makes it the only one.
+//! [`rpc`]; events go out through [`hub`] and stay in [`history`] for a while. [`store`] is the only writer of state,
+//! [`lock`] makes it the only one.
 
 pub mod admission;
 pub mod approvals;
