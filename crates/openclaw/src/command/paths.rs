@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use openclaw_config::connections::ConnectionName;
 use openclaw_remote::{Deadline, Target, TargetError, path::GatewayPath};
 use tokio::task::JoinSet;
 
@@ -17,6 +18,10 @@ pub struct Entry {
     pub label: String,
     /// The path for people.
     pub shown: String,
+    /// The saved gateway it belongs to.
+    pub name: Option<ConnectionName>,
+    /// The other paths to the same gateway.
+    pub siblings: Vec<GatewayPath>,
     /// Its route has exactly one path.
     pub target: Target,
 }
@@ -62,8 +67,10 @@ pub fn each_path(id: &str, label: &str, make: impl Fn() -> Result<Target, Target
             1 => (id.to_owned(), label.to_owned(), path.shown()),
             _ => (format!("{id}:{}", path.kind()), format!("{label}, by {}", path.kind()), path.shown()),
         };
-        (target.route.paths, target.route.name) = (vec![path], None);
-        Some(Entry { id, label, shown, target })
+        let name = target.route.name.take();
+        let mut siblings = std::mem::replace(&mut target.route.paths, vec![path]);
+        siblings.remove(index);
+        Some(Entry { id, label, shown, name, siblings, target })
     };
     (0..count).filter_map(nth).collect()
 }

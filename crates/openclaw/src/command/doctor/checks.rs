@@ -6,10 +6,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use openclaw_config::{AuthMode, BindMode, Mode, SecretContext, SecretInput, env, files, schema, secret_ref};
+use openclaw_config::{
+    AuthMode, BindMode, Mode, SecretContext, SecretInput,
+    credentials::Considered,
+    env, files, schema, secret_ref,
+    settings::{self, Flags},
+};
+use openclaw_gateway::bind;
 use openclaw_remote::{Error as RemoteError, Target};
 
-use super::{Exam, Severity};
+use super::{Exam, Severity, cure};
 use crate::{
     command::{
         gateway_status::{Runtime, holder},
@@ -241,17 +247,46 @@ pub fn port(context: &Context, target: &Target, exam: &mut Exam) {
                 Severity::Error,
                 format!("Port {port} is held by {}, which is not this profile's gateway.", holders.join(", ")),
             )
-            .fix("openclaw gateway --port <another port>");
+            .fix(format!("openclaw gateway --port {}", free_port_after(port)));
         }
         Runtime::NotRunning => {
-            exam.find("port", Severity::Info, format!("Nothing listens on port {port}.")).fix("openclaw gateway");
+            let by_env = target.local_port.source == "env OPENCLAW_GATEWAY_PORT";
+            let running = openclaw_remote::target::running_gateway(&context.paths).filter(|url| url.port() != port);
+            match running {
+                Some(url) if by_env => exam
+                    .find(
+                        "port",
+                        Severity::Error,
+                        format!(
+                            "Nothing listens on port {port}, which OPENCLAW_GATEWAY_PORT names; the gateway of this \
+                             profile said that it listens on port {}.",
+                            url.port()
+                        ),
+                    )
+                    .fix("unset OPENCLAW_GATEWAY_PORT"),
+                _ => exam
+                    .find("port", Severity::Info, format!("Nothing listens on port {port}: no gateway runs here."))
+                    .fix("openclaw gateway"),
+            };
         }
         Runtime::Running { .. } | Runtime::Remote | Runtime::Elsewhere => {}
     }
 }
 
+/// The next port nobody listens on.
+fn free_port_after(port: u16) -> u16 {
+    let free = |port: &u16| std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, *port)).is_ok();
+    (port.saturating_add(1)..=u16::MAX).find(free).unwrap_or(0)
+}
+
 /// What is wrong with each path. One that works makes the others worth a warning, not more.
-pub fn reachability(target: &Target, probed: &[(Entry, Probed)], exam: &mut Exam) {
+pub async fn reachability(
+    target: &Target,
+    loaded: &Loaded,
+    considered: &[Considered],
+    probed: &[(Entry, Probed)],
+    exam: &mut Exam,
+) {
     exam.ran("gateway");
     let works = probed.iter().any(|(_, probed)| probed.connected());
     for (entry, probed) in probed {
@@ -266,9 +301,42 @@ pub fn reachability(target: &Target, probed: &[(Entry, Probed)], exam: &mut Exam
         }
         let severity = if works { Severity::Warning } else { Severity::Error };
         let stage = error.stage().as_str();
-        let finding = exam.find("gateway", severity, format!("{}: {} (stage: {stage})", entry.shown, short(error)));
-        finding.at(entry.shown.clone());
-        if let Some(remedy) = error.remedy(&entry.target.place) {
+        let remedy = cure::of_path(loaded, considered, entry, error).await;
+        let shown = inert(&entry.shown).into_owned();
+        let finding = exam.find("gateway", severity, format!("{shown}: {} (stage: {stage})", short(error)));
+        finding.at(shown);
+        if let Some(remedy) = remedy {
+            finding.remedy(remedy);
+        }
+    }
+}
+
+/// Whether a gateway of this profile would start with this config.
+pub fn would_start(context: &Context, loaded: &Loaded, exam: &mut Exam) {
+    // Faults of the file as such have been told, and a client's machine runs none.
+    if loaded.problem.is_some() || loaded.gateway.effective_mode() == Mode::Remote {
+        return;
+    }
+    exam.ran("start");
+    let flags = Flags::default();
+    let settings = match settings::effective_server(&flags, &context.env, &loaded.document, &context.paths) {
+        Ok(settings) => settings,
+        Err(error) => {
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or_default();
+            let finding = exam.find("start", Severity::Error, format!("A gateway would not start: {}", inert(first)));
+            if let Some(remedy) = cure::of_settings(loaded, &error) {
+                finding.remedy(remedy);
+            }
+            return;
+        }
+    };
+    let addresses = bind::local_addresses();
+    if let Err(error) = bind::plan(settings.bind.value, settings.config.custom_bind_host, &addresses) {
+        let text = error.to_string();
+        let finding = exam.find("start", Severity::Error, format!("A gateway would not start: {}", inert(&text)));
+        finding.at("gateway.bind");
+        if let Some(remedy) = cure::of_bind(settings.bind.value) {
             finding.remedy(remedy);
         }
     }

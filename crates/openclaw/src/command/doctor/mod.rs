@@ -4,6 +4,7 @@
 //! `--generate-gateway-token` writes a token where there is none.
 
 mod checks;
+mod cure;
 mod report;
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
@@ -114,6 +115,7 @@ pub fn run(context: &Context, args: &args::Doctor) -> Outcome {
     let secrets = context.secrets(&loaded.document);
     let target = Target::resolve(Purpose::Call, &context.flags(&at), &loaded.gateway, secrets);
     checks::gateway_secrets(&loaded, secrets, &mut exam);
+    checks::would_start(context, &loaded, &mut exam);
     let mut considered = Vec::new();
     let mut probed = Vec::new();
     match &target {
@@ -130,14 +132,20 @@ pub fn run(context: &Context, args: &args::Doctor) -> Outcome {
                 let _progress = context.output.progress(format!("Probing {} …", inert(&target.shown())));
                 Ok(probe_all(context, entries, PROBE_TIMEOUT, Depth::Read).await)
             })?;
-            checks::reachability(target, &probed, &mut exam);
+            block_on(async {
+                checks::reachability(target, &loaded, &considered, &probed, &mut exam).await;
+                Ok(())
+            })?;
         }
         Err(error) => {
             if let TargetError::Credentials(error) = error {
                 considered = error.considered.clone();
             }
             let failure = context.no_target(error, &at);
-            exam.find("target", Severity::Error, inert(failure.message()).into_owned());
+            let finding = exam.find("target", Severity::Error, inert(failure.message()).into_owned());
+            if let Some(remedy) = cure::of_target(context, &loaded, error) {
+                finding.remedy(remedy);
+            }
         }
     }
     let target = target.ok();
