@@ -1,6 +1,8 @@
 //! Reaching a gateway from elsewhere, in network namespaces and with a real sshd.
 
+mod connect;
 mod home;
+mod interop;
 mod paths;
 mod report;
 mod ssh;

@@ -287,7 +287,8 @@ fn accounts_that_allow_no_session_still_carry_a_tunnel() {
     lab::require!(program("sshd"));
     let lab = Netlab::up();
     let gateway = LabGateway::start(lab.host("gateway"), GatewayOptions::default());
-    for setup in [lab::sshd::SshdSetup::on(gateway.host()).no_sessions(), lab::sshd::SshdSetup::on(gateway.host()).nologin()]
+    for setup in
+        [lab::sshd::SshdSetup::on(gateway.host()).no_sessions(), lab::sshd::SshdSetup::on(gateway.host()).nologin()]
     {
         let sshd = setup.start();
         let me = lab::sshd::SshClient::on(lab.laptop());
