@@ -21,22 +21,22 @@ use tokio::{
 #[derive(Clone, Debug)]
 pub(crate) struct LastHeard {
     base: Instant,
-    /// Milliseconds after `base`.
-    at_ms: Arc<AtomicU64>,
+    /// Nanoseconds after `base`: an echo on loopback takes less than a millisecond.
+    at_ns: Arc<AtomicU64>,
 }
 
 impl LastHeard {
     pub fn now() -> Self {
-        Self { base: Instant::now(), at_ms: Arc::default() }
+        Self { base: Instant::now(), at_ns: Arc::default() }
     }
 
     pub fn at(&self) -> Instant {
-        self.base + Duration::from_millis(self.at_ms.load(Ordering::Relaxed))
+        self.base + Duration::from_nanos(self.at_ns.load(Ordering::Relaxed))
     }
 
     fn note(&self) {
-        let elapsed = u64::try_from(self.base.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.at_ms.store(elapsed, Ordering::Relaxed);
+        let elapsed = u64::try_from(self.base.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.at_ns.store(elapsed, Ordering::Relaxed);
     }
 }
 

@@ -68,6 +68,8 @@ pub enum Command {
     Status(Status),
     /// Read the gateway's log
     Logs(Logs),
+    /// What happens at the gateway, as it happens, and by which path
+    Watch(crate::command::watch::Watch),
     /// The gateways this machine knows by name
     Connections(crate::command::connections::ConnectionsArgs),
     /// Paired devices and pending pairing requests
@@ -115,6 +117,7 @@ impl Command {
             Self::Health(args) => args.json,
             Self::Status(args) => args.json,
             Self::Logs(args) => args.at.target.json,
+            Self::Watch(args) => args.at.json,
             Self::Connections(args) => args.wants_json(),
             Self::Devices(args) => match &args.command {
                 DevicesCommand::List(at) => at.json,

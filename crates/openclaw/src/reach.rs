@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -12,13 +13,15 @@ use openclaw_config::{
 };
 use openclaw_protocol::Secret;
 use openclaw_remote::{
-    Deadline, Error as RemoteError, Events, Link, Place, Target, TargetError,
+    Deadline, Error as RemoteError, Events, Link, Place, Session, Target, TargetError,
     connect::{DeviceStore as _, DeviceUse, Persona, Secrets, Waiting},
-    route::{self, Ask, Tunnels},
+    route::{self, Ask, Taken, Tunnels},
     rules::RuleError,
+    session::{Notice, Setup},
     store::IdentityStore,
 };
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 use crate::{
     args::PortTargetArgs,
@@ -230,13 +233,36 @@ impl Reach<'_> {
             Err(error) => return Err(RemoteError::Credentials(Box::new(error.clone()))),
         };
         let opened = route::open(&self.target.route, &ask, &waiting).await?;
-        self.note_use(&opened.0);
+        self.note_use(opened.0.taken.as_ref());
         Ok(opened)
     }
 
+    /// Connects and stays connected.
+    pub async fn session(
+        &self,
+        persona: Persona,
+        scopes: &[&str],
+        device: DeviceUse,
+        say: &(dyn Fn(String) + Sync),
+    ) -> Result<(Session, mpsc::Receiver<Notice>), RemoteError> {
+        let setup = Setup {
+            route: self.target.route.clone(),
+            owner: self.target.owner_socket.clone(),
+            params: persona.params(scopes),
+            secrets: self.target.secrets().map_err(Clone::clone),
+            device,
+            stored_tokens: self.target.may_use_stored_tokens(),
+            store: Arc::new(IdentityStore::new(self.context.paths.clone())),
+            tunnels: self.tunnels.clone(),
+            patience: self.timeout,
+        };
+        let waiting = |Waiting::Starting(text): Waiting| say(format!("The gateway is starting ({}) …", inert(&text)));
+        Session::open(setup, &waiting).await
+    }
+
     /// Notes in the saved connection that it works and by which path. What cannot be noted stops nothing.
-    fn note_use(&self, link: &Link) {
-        let (Some(name), Some(taken)) = (&self.target.route.name, &link.taken) else { return };
+    pub fn note_use(&self, taken: Option<&Taken>) {
+        let (Some(name), Some(taken)) = (&self.target.route.name, taken) else { return };
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
         let noted = Connections::new(&self.context.paths).note_use(name, taken.path.kind(), now_ms);

@@ -28,7 +28,7 @@ use openclaw_config::credentials::CredentialError;
 use openclaw_protocol::connect::ConnectParams;
 use serde_json::Value;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     task::JoinHandle,
     time::{Instant, timeout_at},
 };
@@ -45,6 +45,8 @@ use crate::{
     route::{self, Ask, Link, Taken, Tunnels},
 };
 
+/// A new path is measured before it is announced, unless it takes longer than this.
+const FIRST_PING: Duration = Duration::from_secs(2);
 /// Notices waiting for a consumer; what does not fit is made up for by one [`Notice::Missed`].
 const NOTICES: usize = 1024;
 
@@ -130,6 +132,7 @@ pub struct Session {
 struct Shared {
     state: watch::Sender<State>,
     subscriptions: Mutex<Vec<Subscription>>,
+    nudged: Notify,
 }
 
 #[derive(Clone)]
@@ -171,8 +174,9 @@ impl Session {
     ) -> Result<(Self, mpsc::Receiver<Notice>), Error> {
         let (link, events) = setup.connect(None, waiting).await?;
         let live = Arc::new(Live::new(link));
+        live.ping(FIRST_PING).await;
         let (state, _) = watch::channel(State::Up(Arc::clone(&live)));
-        let shared = Arc::new(Shared { state, subscriptions: Mutex::default() });
+        let shared = Arc::new(Shared { state, subscriptions: Mutex::default(), nudged: Notify::new() });
         let (publish, notices) = mpsc::channel(NOTICES);
         let (stop, stopped) = oneshot::channel();
         let task = task::Task::new(setup, Arc::clone(&shared), live, events, publish);
@@ -242,6 +246,11 @@ impl Session {
         }
     }
 
+    /// Looks at the paths again now, as when the network changed.
+    pub fn nudge(&self) {
+        self.shared.nudged.notify_one();
+    }
+
     /// Ends the session and closes its connection.
     pub async fn close(mut self) {
         if let Some(stop) = self.stop.take() {
@@ -300,12 +309,15 @@ impl Live {
         self.condemned.send_replace(true);
     }
 
-    fn round_trip(&self) -> Option<Duration> {
-        *self.round_trip.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Measures the path.
+    async fn ping(&self, limit: Duration) {
+        if let Ok(round_trip) = self.link.ping(limit).await {
+            *self.round_trip.lock().unwrap_or_else(PoisonError::into_inner) = Some(round_trip);
+        }
     }
 
-    fn note_round_trip(&self, round_trip: Duration) {
-        *self.round_trip.lock().unwrap_or_else(PoisonError::into_inner) = Some(round_trip);
+    fn round_trip(&self) -> Option<Duration> {
+        *self.round_trip.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

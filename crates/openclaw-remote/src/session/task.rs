@@ -7,7 +7,10 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use serde_json::{Value, json};
+use openclaw_protocol::method::{
+    Method as _,
+    events::{EventsResume, MissedEvent, ResumeParams, Resumed},
+};
 use tokio::{
     sync::{
         mpsc::{self, error::TrySendError},
@@ -17,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    Cause, Live, Notice, PathNotice, Setup, Shared, State,
+    Cause, FIRST_PING, Live, Notice, PathNotice, Setup, Shared, State,
     machine::{Do, Machine, Replaces},
 };
 use crate::{
@@ -86,11 +89,13 @@ impl Task {
     }
 
     pub async fn run(mut self, mut stop: oneshot::Receiver<()>) {
-        let mut moves = Moves::watch();
-        let taken = self.live.as_ref().and_then(|live| live.link.taken.clone());
-        let first = PathNotice { taken, round_trip: None, cause: Cause::First, away: Duration::ZERO, resumed: 0 };
+        let (mut moves, shared) = (Moves::watch(), Arc::clone(&self.shared));
+        let (taken, round_trip) = match &self.live {
+            Some(live) => (live.link.taken.clone(), live.round_trip()),
+            None => (None, None),
+        };
+        let first = PathNotice { taken, round_trip, cause: Cause::First, away: Duration::ZERO, resumed: 0 };
         self.tell(Notice::Path(first));
-        self.ping();
         loop {
             let deadline = self.machine.deadline();
             let todo = tokio::select! {
@@ -106,6 +111,7 @@ impl Task {
                     tracing::debug!(change, "looking at the paths again");
                     self.machine.moved(Instant::now())
                 }
+                () = shared.nudged.notified() => self.machine.moved(Instant::now()),
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     let heard = self.live.as_ref().map(|live| live.link.last_heard());
                     self.machine.tick(Instant::now(), heard)
@@ -147,11 +153,7 @@ impl Task {
 
     fn ping(&mut self) {
         let Some(live) = self.live.clone() else { return };
-        self.pings.push(Box::pin(async move {
-            if let Ok(round_trip) = live.link.ping(PING).await {
-                live.note_round_trip(round_trip);
-            }
-        }));
+        self.pings.push(Box::pin(async move { live.ping(PING).await }));
     }
 
     fn race(&mut self, better_than: Option<usize>) {
@@ -238,7 +240,9 @@ impl Task {
         }
         let conn_id = live.link.hello().server.conn_id.clone();
         let before = self.position.replace((conn_id, 0));
-        let (missed, gap) = match timeout(SETTLE, settle(&live, &self.shared, before)).await {
+        let (settled, ()) =
+            tokio::join!(timeout(SETTLE, settle(&live, &self.shared, before)), live.ping(FIRST_PING));
+        let (missed, gap) = match settled {
             Ok(Ok(missed)) => (missed, None),
             Ok(Err(why)) => (Vec::new(), Some(why)),
             Err(_) => (Vec::new(), Some("the gateway took too long to say what was missed".to_owned())),
@@ -259,7 +263,6 @@ impl Task {
         if let Some(why) = gap {
             self.tell(Notice::Missed { why });
         }
-        self.ping();
     }
 
     /// Never waits: a consumer that is slow must not stop the watch over the link.
@@ -288,29 +291,24 @@ async fn settle(live: &Live, shared: &Shared, before: Option<(String, u64)>) -> 
     if !live.link.hello().features.methods.iter().any(|method| method == RESUME) {
         return Err("this gateway does not keep events for a connection that was lost".to_owned());
     }
-    let answer = live.link.call(RESUME, Some(json!({"connId": conn_id, "seq": seq})), SETTLE).await;
-    let answer = answer.map_err(|error| format!("{RESUME} failed: {error}"))?;
-    missed(&answer)
+    let unheard = |why: String| format!("{RESUME} failed: {why}");
+    let params = serde_json::to_value(ResumeParams { conn_id, seq }).map_err(|error| unheard(error.to_string()))?;
+    let answer = live.link.call(RESUME, Some(params), SETTLE).await.map_err(|error| unheard(error.to_string()))?;
+    missed(serde_json::from_value(answer).map_err(|error| unheard(error.to_string()))?)
 }
 
-const RESUME: &str = "events.resume";
+const RESUME: &str = EventsResume::NAME;
 
 /// The events of an answer to `events.resume`.
-fn missed(answer: &Value) -> Result<Vec<Event>, String> {
-    if answer["complete"] != true {
+fn missed(answer: Resumed) -> Result<Vec<Event>, String> {
+    if !answer.complete {
         return Err("the gateway no longer has all events of the time without connection".to_owned());
     }
-    let frames = answer["events"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let event = |frame: &Value| {
-        Some(Event {
-            name: frame.get("event")?.as_str()?.to_owned(),
-            payload: frame.get("payload").cloned().unwrap_or_default(),
-            // Its number was one of the lost connection.
-            seq: None,
-            state_version: frame.get("stateVersion").and_then(|version| serde_json::from_value(version.clone()).ok()),
-        })
+    let event = |MissedEvent { event, payload, state_version, .. }| {
+        // Its number was one of the lost connection.
+        Event { name: event, payload, seq: None, state_version }
     };
-    Ok(frames.iter().filter_map(event).collect())
+    Ok(answer.events.into_iter().map(event).collect())
 }
 
 fn index(link: &Link) -> usize {
@@ -357,17 +355,23 @@ async fn maybe(race: &mut Option<BoxFuture<'static, Outcome>>) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
+
+    fn missed(answer: &Value) -> Result<Vec<Event>, String> {
+        super::missed(serde_json::from_value(answer.clone()).expect("an answer"))
+    }
 
     #[test]
     fn what_was_missed() {
         let events = missed(&json!({"complete": true, "events": [
             {"type": "event", "event": "health", "payload": {"ok": true}, "seq": 7},
-            {"type": "event", "event": "presence", "payload": [], "stateVersion": {"presence": 2, "health": 1}}]}));
+            {"type": "event", "event": "presence", "payload": [], "seq": 8, "stateVersion": {"presence": 2, "health": 1}}]}));
         let events = events.expect("complete");
         let names: Vec<_> = events.iter().map(|event| (event.name.as_str(), event.seq)).collect();
         assert_eq!(names, [("health", None), ("presence", None)]);
         assert!(events[1].state_version.is_some());
-        for incomplete in [json!({"complete": false}), json!({"complete": false, "events": [{"event": "x"}]}), json!({})] {
+        let some = json!({"complete": false, "events": [{"event": "x", "seq": 1}]});
+        for incomplete in [json!({"complete": false}), some] {
             assert!(missed(&incomplete).is_err(), "{incomplete}");
         }
     }

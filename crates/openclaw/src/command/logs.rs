@@ -5,10 +5,12 @@ use std::{path::PathBuf, time::Duration};
 use jiff::{Timestamp, tz::TimeZone};
 use openclaw_protocol::method::system::LogsTailParams;
 use openclaw_remote::{
-    Client, Error as RemoteError, Link,
+    Error as RemoteError, Link, Session,
     connect::{DeviceUse, Persona},
+    session::{Cause, Notice},
 };
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 use crate::{
     args,
@@ -19,9 +21,6 @@ use crate::{
 };
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Wait before trying to reach a gateway again that went away while following; doubled up to the longest.
-const FIRST_RETRY: Duration = Duration::from_millis(500);
-const LONGEST_RETRY: Duration = Duration::from_secs(10);
 /// Limits of `logs.tail` (methods notes: limit 1..5000, maxBytes 1..1000000).
 const MAX_LINES: usize = 5000;
 const MAX_BYTES: usize = 1_000_000;
@@ -50,25 +49,26 @@ pub fn run(context: &Context, args: &args::Logs) -> Outcome {
 async fn follow(context: &Context, reach: &Reach<'_>, args: &args::Logs, view: &View) -> Outcome {
     let mut source = Source::Unopened;
     let (mut cursor, mut file): (Option<u64>, Option<String>) = (None, None);
-    let (mut retry, mut away) = (FIRST_RETRY, false);
     loop {
         // --tail counts what is shown at first; later nothing may be skipped.
         let limit = if cursor.is_some() { MAX_LINES } else { args.limit };
         let params = LogsTailParams { cursor, limit: Some(limit), max_bytes: Some(args.max_bytes) };
         let outcome = match &mut source {
-            Source::Unopened => match reach.open(Persona::Cli, &["operator.read"], DeviceUse::WhenNeeded).await {
-                Ok(client) => {
-                    source = Source::Gateway(Box::new(client));
+            Source::Unopened => match open(context, reach, args.follow).await {
+                Ok(opened) => {
+                    source = opened;
                     continue;
                 }
                 Err(error) => Err(error),
             },
-            Source::Gateway(client) => tail(client, params, reach.timeout()).await,
+            Source::Gateway(link) => link.call("logs.tail", Some(wire(params)), reach.timeout()).await,
+            Source::Session(session, notices) => {
+                following(context, reach, session, notices, wire(params)).await?
+            }
             Source::File(path) => Ok(read_file(path, params)?),
         };
         match outcome {
             Ok(page) => {
-                (retry, away) = (FIRST_RETRY, false);
                 let name = page["file"].as_str().unwrap_or_default();
                 if file.as_deref() != Some(name) {
                     view.meta(&page, matches!(source, Source::File(_)));
@@ -84,23 +84,13 @@ async fn follow(context: &Context, reach: &Reach<'_>, args: &args::Logs, view: &
                 source = Source::File(path);
                 continue;
             }
-            Err(error) if args.follow && file.is_some() && is_passing(&error) => {
-                if !away {
-                    output::note(
-                        context.output.err.paint(Tone::Dim, "The gateway went away; waiting for it to come back."),
-                    );
-                }
-                away = true;
-                source = Source::Unopened;
-                tokio::time::sleep(retry).await;
-                retry = (retry * 2).min(LONGEST_RETRY);
-                continue;
-            }
+            // The session goes on trying by itself.
+            Err(error) if args.follow && file.is_some() && is_passing(&error) => {}
             Err(error) => return Err(reach.failure(&error)),
         }
         if !args.follow {
-            if let Source::Gateway(client) = source {
-                client.close().await;
+            if let Source::Gateway(link) = source {
+                link.close().await;
             }
             return Ok(0);
         }
@@ -110,16 +100,59 @@ async fn follow(context: &Context, reach: &Reach<'_>, args: &args::Logs, view: &
 
 enum Source {
     Unopened,
+    /// For one look.
     Gateway(Box<Link>),
+    /// For following.
+    Session(Box<Session>, mpsc::Receiver<Notice>),
     File(PathBuf),
 }
 
-async fn tail(client: &Client, params: LogsTailParams, limit: Duration) -> Result<Value, RemoteError> {
+async fn open(context: &Context, reach: &Reach<'_>, follow: bool) -> Result<Source, RemoteError> {
+    let (persona, scopes, device) = (Persona::Cli, &["operator.read"], DeviceUse::WhenNeeded);
+    if !follow {
+        return reach.open(persona, scopes, device).await.map(|link| Source::Gateway(Box::new(link)));
+    }
+    let progress = context.output.progress(format!("Connecting to {} …", reach.describe()));
+    let (session, notices) = reach.session(persona, scopes, device, &|text| progress.say(text)).await?;
+    reach.note_use(session.path().and_then(|(taken, _)| taken).as_ref());
+    Ok(Source::Session(Box::new(session), notices))
+}
+
+/// One page while the session may move: what it says of its path goes to stderr.
+async fn following(
+    context: &Context,
+    reach: &Reach<'_>,
+    session: &Session,
+    notices: &mut mpsc::Receiver<Notice>,
+    params: Value,
+) -> Result<Result<Value, RemoteError>, Failure> {
+    let say = |text: &str| output::note(context.output.err.paint(Tone::Dim, text));
+    let call = session.call("logs.tail", Some(params), reach.timeout());
+    tokio::pin!(call);
+    loop {
+        tokio::select! {
+            biased;
+            notice = notices.recv() => match notice {
+                Some(Notice::Away { .. }) => say("The gateway went away; waiting for it to come back."),
+                Some(Notice::Path(path)) if path.cause != Cause::First => {
+                    reach.note_use(path.taken.as_ref());
+                    say(&super::watch::path_line(&path));
+                }
+                Some(Notice::Ended(error)) => return Err(reach.failure(&error)),
+                Some(_) => {}
+                None => return Ok(call.await),
+            },
+            page = &mut call => return Ok(page),
+        }
+    }
+}
+
+fn wire(params: LogsTailParams) -> Value {
     let mut wire = json!({"limit": params.limit, "maxBytes": params.max_bytes});
     if let Some(cursor) = params.cursor {
         wire["cursor"] = json!(cursor);
     }
-    client.call("logs.tail", Some(wire), limit).await
+    wire
 }
 
 fn read_file(path: &std::path::Path, params: LogsTailParams) -> Result<Value, Failure> {
