@@ -365,7 +365,8 @@ await step("approvals", async () => {
       equal("exec.approval.requested: plan", request.systemRunPlan, asked.systemRunPlan);
       equal("exec.approval.requested: binding", request.systemRunBinding, { argv, ...where, envHash: null });
       equal("exec.approval.requested: choices", request.allowedDecisions, ["allow-once", "allow-always", "deny"]);
-      equal("exec.approval.list", await call(operator, "exec.approval.list", {}), [requested]);
+      const listed = await call(operator, "exec.approval.list", {});
+      equal("exec.approval.list", listed?.map(({ approvalKind, ...rest }) => ({ approvalKind, ...rest })), [requested]);
       const shown = await call(operator, "exec.approval.get", { id });
       equal("exec.approval.get: texts", [shown?.commandText, shown?.commandPreview], [command, "echo hi"]);
       equal("approval.get: status", (await call(operator, "approval.get", { id }))?.approval.status, "pending");
