@@ -5,10 +5,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -213,12 +210,13 @@ impl Program {
     ) -> Result<Forward, SshFailure> {
         let local = |detail: String| SshFailure::new(SshFailureKind::Local, detail).about(spec);
         let dir = sockets::socket_dir(dir).map_err(|error| local(error.to_string()))?;
+        sockets::sweep(&dir);
         // Each round learns something or ends.
         loop {
-            let socket = Near(dir.join(socket_name()));
+            let socket = Near(dir.join(sockets::fresh_name()));
             let words = options::tunnel(spec, &socket.0, interaction, learned)?;
             let stdin = if learned.no_session { Stdio::null() } else { Stdio::piped() };
-            let child = process::spawn(self, words, interaction, stdin, learned.no_session).map_err(|error| {
+            let child = process::spawn(self, words, interaction, stdin).map_err(|error| {
                 let missing = error.kind() == io::ErrorKind::NotFound;
                 let kind = if missing { SshFailureKind::NoClient } else { SshFailureKind::Local };
                 SshFailure::new(kind, error.to_string()).about(spec)
@@ -277,11 +275,6 @@ impl Forward {
             }
         }
     }
-}
-
-fn socket_name() -> String {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!("s{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed) % 100_000)
 }
 
 /// Puts a task beside the child.

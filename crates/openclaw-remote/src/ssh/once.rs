@@ -118,7 +118,7 @@ impl Program {
         interaction: Interaction,
     ) -> Result<Output, SshFailure> {
         let failed = |error: io::Error| SshFailure::new(SshFailureKind::Other, error.to_string()).about(spec);
-        let mut child = super::process::spawn(self, words, interaction, Stdio::piped(), false).map_err(failed)?;
+        let mut child = super::process::spawn(self, words, interaction, Stdio::piped()).map_err(failed)?;
         let (mut input, out, err) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let feed = async {
             if let Some(mut input) = input.take() {

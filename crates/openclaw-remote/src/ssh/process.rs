@@ -16,16 +16,15 @@ use super::{Interaction, Program, program::on_path};
 
 /// Starts ssh with piped output.
 ///
-/// `guarded`: there is no session channel whose end would end ssh together with us, so on Linux the kernel is asked to do it
-/// (`setpriv --pdeathsig`).
+/// When nobody is asked anything, Linux is told to end ssh with us (`setpriv --pdeathsig`): the session channel does that
+/// as well, but not over a dead link, nor where there is no session.
 pub(super) fn spawn(
     program: &Program,
     words: Vec<OsString>,
     interaction: Interaction,
     stdin: Stdio,
-    guarded: bool,
 ) -> io::Result<Child> {
-    let guard = if guarded { guard() } else { None };
+    let guard = if interaction == Interaction::Batch { guard() } else { None };
     let before: Vec<&OsStr> = match guard {
         Some(setpriv) => vec![setpriv.as_os_str(), "--pdeathsig".as_ref(), "TERM".as_ref(), "--".as_ref()],
         None => Vec::new(),

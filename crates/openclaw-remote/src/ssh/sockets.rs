@@ -2,8 +2,9 @@
 
 use std::{
     env,
-    os::unix::ffi::OsStrExt as _,
+    os::unix::{ffi::OsStrExt as _, net::UnixStream},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use openclaw_config::files::{FileError, create_private_dir};
@@ -50,6 +51,32 @@ pub(super) fn is_plain(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+,@=".contains(byte))
 }
 
+/// A name for the next socket: `s<process>-<count>`.
+pub(super) fn fresh_name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("s{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed) % 100_000)
+}
+
+/// Removes sockets whose process was killed together with its ssh. A process that lives, or one behind which somebody
+/// still answers (in another container, say), keeps its own.
+pub(super) fn sweep(dir: &Path) {
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix('s')?.split_once('-'));
+        let Some(pid) = owner.and_then(|(pid, count)| count.parse::<u32>().ok().and(pid.parse().ok())) else {
+            continue;
+        };
+        let alive = rustix::process::Pid::from_raw(pid)
+            .is_none_or(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH));
+        let refused =
+            || UnixStream::connect(entry.path()).is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused);
+        if !alive && refused() {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,5 +96,27 @@ mod tests {
         }
         assert_ne!(place(Path::new("/a b"), None), place(Path::new("/a c"), None));
         assert!(place(Path::new("/a b"), Some(Path::new(&long))).starts_with("/tmp"));
+    }
+
+    #[test]
+    fn only_sockets_of_the_dead_are_swept() {
+        let dir = tempfile::tempdir().expect("dir");
+        let mut child = std::process::Command::new("true").spawn().expect("true");
+        let dead = child.id();
+        child.wait().expect("ends");
+        let bind = |name: String| std::os::unix::net::UnixListener::bind(dir.path().join(name)).expect("bind");
+        drop(bind(format!("s{dead}-0")));
+        drop(bind(format!("s{}-0", std::process::id())));
+        let _answers = bind(format!("s{dead}-1"));
+        drop(bind("sock".to_owned()));
+        drop(bind(format!("s{dead}-x")));
+        sweep(dir.path());
+        let entries = std::fs::read_dir(dir.path()).expect("dir").flatten();
+        let mut left: Vec<_> = entries.map(|entry| entry.file_name().into_string().expect("text")).collect();
+        left.sort();
+        let mut expected =
+            [format!("s{}-0", std::process::id()), format!("s{dead}-1"), format!("s{dead}-x"), "sock".to_owned()];
+        expected.sort();
+        assert_eq!(left, expected);
     }
 }

@@ -42,6 +42,8 @@ pub use supervisor::{Settings, StartError, Supervisor};
 
 use std::path::Path;
 
+use openclaw_config::gateway::HostKeyPolicy;
+
 use crate::ssh::SshSpec;
 
 /// The running tunnel that leads where `spec` leads, if there is one: its socket can be used instead of a new ssh.
@@ -50,6 +52,8 @@ pub async fn find(state_dir: &Path, spec: &SshSpec) -> Option<(TunnelDir, Status
         if let Ok(status) = control::ask_status(&dir).await
             && status.origin == spec.origin()
             && status.identity == spec.identity
+            // Who wants strict host keys is not given a tunnel that was opened with less.
+            && (status.host_keys == spec.host_keys.as_str() || status.host_keys == HostKeyPolicy::Strict.as_str())
         {
             return Some((dir, status));
         }

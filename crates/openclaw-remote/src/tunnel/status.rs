@@ -55,6 +55,8 @@ pub struct Status {
     /// [`crate::ssh::SshSpec::origin`]: what tells two tunnels apart.
     pub origin: String,
     pub identity: Option<PathBuf>,
+    /// `strict` or `openssh`.
+    pub host_keys: String,
     pub gateway_port: u16,
     /// The near end.
     pub socket: PathBuf,

@@ -37,6 +37,8 @@ use crate::{
 
 /// How long one login may take; ssh's own limits are below it.
 const OPEN_PATIENCE: Duration = Duration::from_secs(20);
+/// An account that gave no session is asked for one again after this time: it may have been slow, or full, once.
+const LEARN_AGAIN: Duration = Duration::from_secs(600);
 /// Control connections served at the same time.
 const MAX_CONTROLS: usize = 16;
 /// How long ended ssh are waited for at the end.
@@ -160,7 +162,7 @@ impl Supervisor {
         );
         let mut links = Links {
             machine: Machine::new(Instant::now(), settings.spare, now_ms() ^ u64::from(std::process::id())),
-            learned: Learned::default(),
+            learned: (Learned::default(), Instant::now()),
             opening: HashMap::new(),
             open: HashMap::new(),
             retired: Vec::new(),
@@ -236,7 +238,8 @@ struct OpenLink {
 /// The ssh children and the machine that decides about them.
 struct Links {
     machine: Machine,
-    learned: Learned,
+    /// How ssh has to be called, and since when that is known.
+    learned: (Learned, Instant),
     opening: HashMap<LinkId, (AbortHandle, u64)>,
     open: HashMap<LinkId, OpenLink>,
     /// Out of use and still carrying something.
@@ -285,8 +288,11 @@ impl Links {
 
     fn logged_in(&mut self, id: LinkId, forward: Forward) -> Input {
         self.opening.remove(&id);
-        self.learned = forward.learned();
-        let heartbeat = !self.learned.no_session;
+        let learned = forward.learned();
+        if learned != self.learned.0 {
+            self.learned = (learned, Instant::now());
+        }
+        let heartbeat = !learned.no_session;
         let forward = Arc::new(forward);
         let watcher = tokio::spawn(watch_forward(id, forward.pulse(), self.messages.clone())).abort_handle();
         let link = OpenLink { forward, watcher, since_ms: now_ms(), proved: Arc::new(Mutex::new(Instant::now())) };
@@ -351,7 +357,9 @@ impl Links {
 
     fn start(&mut self, id: LinkId) {
         let (program, settings) = (self.program.clone(), self.settings.clone());
-        let (learned, messages) = (self.learned, self.messages.clone());
+        let (mut learned, since) = self.learned;
+        learned.no_session &= since.elapsed() < LEARN_AGAIN;
+        let messages = self.messages.clone();
         let task = tokio::spawn(async move {
             let (dir, deadline) = (settings.dir.sockets(), Deadline::after(OPEN_PATIENCE));
             let forward = program.open(&settings.spec, dir, Interaction::Batch, learned, deadline).await;
@@ -410,7 +418,7 @@ impl Links {
                 pid: link.map(|link| link.forward.pid()),
                 role,
                 rtt_ms: rtt(&id),
-                session: !link.map_or(self.learned, |link| link.forward.learned()).no_session,
+                session: !link.map_or(self.learned.0, |link| link.forward.learned()).no_session,
                 since_ms: link.map_or(opening, |link| link.since_ms),
             }
         });
@@ -572,6 +580,7 @@ fn first_status(settings: &Settings, port: Option<u16>, port_refused: Option<Por
         target: spec.target.to_string(),
         origin: spec.origin(),
         identity: spec.identity.clone(),
+        host_keys: spec.host_keys.as_str().to_owned(),
         gateway_port: spec.gateway_port,
         socket: settings.dir.socket(),
         port,
