@@ -119,11 +119,15 @@ pub(crate) async fn dial_url(
     let stream = match proxies.choose(url) {
         Ok(Choice::Direct(_)) => direct(url, plaintext, deadline).await?,
         Ok(Choice::Through(proxy)) => {
-            let failed = |failure| Error::Proxy { proxy: proxy.to_string(), target: target(), failure };
+            let failed =
+                |failure| Error::Proxy { proxy: proxy.to_string(), target: target(), failure: Box::new(failure) };
             let opened = async { proxy.open(url).await.map_err(failed) };
             deadline.run(Stage::Proxy, opened).await?
         }
-        Err(failure) => return Err(Error::Proxy { proxy: "in the environment".to_owned(), target: target(), failure }),
+        Err(failure) => {
+            let (proxy, failure) = ("in the environment".to_owned(), Box::new(failure));
+            return Err(Error::Proxy { proxy, target: target(), failure });
+        }
     };
     if !url.is_secure() {
         return Ok(stream);

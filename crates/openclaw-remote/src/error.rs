@@ -207,7 +207,7 @@ pub enum Error {
         proxy: String,
         /// Host and port of the gateway.
         target: String,
-        failure: ProxyFailure,
+        failure: Box<ProxyFailure>,
     },
     /// Another gateway answered than the one that was saved. Nothing was sent to it.
     #[error("{}", wrong_gateway_text(expected, shown.as_ref()))]

@@ -84,7 +84,7 @@ pub enum TlsFailure {
     Pin(#[from] PinMismatch),
     /// The system does not trust the certificate, or it is for another name, or out of date.
     #[error(transparent)]
-    Untrusted(#[from] Untrusted),
+    Untrusted(#[from] Box<Untrusted>),
     /// The URL says TLS and the peer answered in the clear.
     #[error("whoever answered does not speak TLS")]
     NotTls,
@@ -138,7 +138,7 @@ fn failure(error: &io::Error) -> TlsFailure {
             let (pin, trust) = (other.downcast_ref::<PinMismatch>(), other.downcast_ref::<Untrusted>());
             match (pin, trust) {
                 (Some(mismatch), _) => TlsFailure::Pin(*mismatch),
-                (None, Some(untrusted)) => TlsFailure::Untrusted(untrusted.clone()),
+                (None, Some(untrusted)) => TlsFailure::Untrusted(Box::new(untrusted.clone())),
                 (None, None) => TlsFailure::Handshake(other.to_string()),
             }
         }

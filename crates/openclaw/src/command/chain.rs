@@ -203,7 +203,8 @@ mod tests {
             line(&named, true, timeout(Stage::Tls)),
             "name ok, route ok, tcp ok, tls x, upgrade -, challenge -, identity -, auth -, pairing -, scope -"
         );
-        let proxy = RemoteError::Proxy { proxy: "p".into(), reason: "407".into() };
+        let failure = Box::new(openclaw_remote::proxy::ProxyFailure::LoginMissing);
+        let proxy = RemoteError::Proxy { proxy: "p".into(), target: "gw:443".into(), failure };
         assert!(line(&named, false, proxy).starts_with("name ok, route ok, tcp ok, proxy x, tls -"));
         let ssh = GatewayPath::Ssh(SshSpec::new("me@box".parse().expect("target")));
         assert_eq!(

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     args::JsonFlag,
     context::{Context, Loaded},
-    failure::{Failure, Outcome},
+    failure::{Failure, Outcome, capitalised},
     output::{
         self, Tone, inert,
         table::{Cell, Facts},
@@ -157,9 +157,4 @@ fn unreadable(loaded: &Loaded, files: &TlsFiles, error: CertificateError) -> Fai
             "openclaw config set gateway.tls.enabled true",
         ),
     }
-}
-
-fn capitalised(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
