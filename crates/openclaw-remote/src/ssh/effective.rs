@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::Stdio, time::Duration};
 
-use super::{Program, SshFailure, SshFailureKind, SshTarget, failure::clean};
+use super::{Program, SshFailure, SshFailureKind, SshTarget, said::clean};
 
 /// Reading the config is local; a `Match exec` may run a program.
 const PATIENCE: Duration = Duration::from_secs(5);

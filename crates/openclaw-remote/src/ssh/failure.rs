@@ -1,19 +1,9 @@
 //! What goes wrong with ssh, as a closed set: each with its cause and one line of advice.
-//!
-//! ssh says everything in prose and exits with 255. It runs with `LC_ALL=C`, and what it says is compared with phrases that
-//! have been the same for many releases; the first kind whose phrase was said wins, in the order of [`classify`].
 
-use std::{collections::VecDeque, fmt, time::Duration};
+use std::{fmt, time::Duration};
 
 use super::SshSpec;
 use crate::remedy::Remedy;
-
-/// Lines kept from the beginning and, again as many, from the end of what ssh says.
-const KEPT_LINES: usize = 40;
-/// Longest line kept, in bytes.
-const KEPT_LINE_BYTES: usize = 512;
-/// Longest quotation of ssh in a message.
-const DETAIL_CHARS: usize = 300;
 
 /// Why there is no tunnel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -253,204 +243,23 @@ impl SshFailure {
     }
 }
 
-/// What ssh said: the first and the last lines.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Transcript {
-    first: Vec<String>,
-    last: VecDeque<String>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Transcript {
-    pub fn push(&mut self, line: &str) {
-        let mut line = clean(line);
-        if line.len() > KEPT_LINE_BYTES {
-            line = line.chars().take(KEPT_LINE_BYTES).collect();
-        }
-        if line.is_empty() {
-            return;
-        }
-        if self.first.len() < KEPT_LINES {
-            self.first.push(line);
-            return;
-        }
-        if self.last.len() == KEPT_LINES {
-            self.last.pop_front();
-        }
-        self.last.push_back(line);
+    #[test]
+    fn advice_names_the_target_as_it_was_given() {
+        let mut spec = SshSpec::new("me@box:2222".parse().expect("target"));
+        spec.identity = Some("~/.ssh/my key".into());
+        let command = |kind, detail: &str| SshFailure::new(kind, detail).about(&spec).remedy().expect("advice").command;
+        assert_eq!(command(SshFailureKind::HostUnknown, ""), "ssh -p 2222 -i ~/'.ssh/my key' me@box true");
+        assert_eq!(
+            command(SshFailureKind::AuthRefused, "Permission denied (publickey,password)."),
+            "ssh-copy-id -p 2222 -i ~/'.ssh/my key' me@box"
+        );
+        assert_eq!(
+            command(SshFailureKind::AuthRefused, "Permission denied (publickey)."),
+            "ssh -v -p 2222 -i ~/'.ssh/my key' me@box true"
+        );
     }
-
-    fn lines(&self) -> impl DoubleEndedIterator<Item = &str> {
-        self.first.iter().chain(&self.last).map(String::as_str)
-    }
-
-    /// The last line that holds one of `phrases`.
-    fn find(&self, phrases: &[&str]) -> Option<&str> {
-        self.lines().rev().find(|line| phrases.iter().any(|phrase| line.contains(phrase)))
-    }
-}
-
-/// One line without control characters and with single blanks.
-pub(super) fn clean(text: &str) -> String {
-    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
-    words
-        .collect::<Vec<_>>()
-        .join(" ")
-        .replace(|c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'), "")
-}
-
-/// Phrases of each kind, in the order in which they are looked for: what ssh says about a jump host or a helper comes
-/// with a follow-up about the connection as a whole, which is never the cause.
-const PHRASES: &[(SshFailureKind, &[&str])] = &[
-    (SshFailureKind::HostKeyRevoked, &["REVOKED HOST KEY DETECTED", "is revoked"]),
-    (
-        SshFailureKind::HostKeyChanged,
-        &["REMOTE HOST IDENTIFICATION HAS CHANGED", "has changed and you have requested strict"],
-    ),
-    (
-        SshFailureKind::HostUnknown,
-        &[
-            "host key is known for",
-            "you have requested strict checking",
-            "authenticity of host",
-            "Host key verification failed",
-        ],
-    ),
-    (
-        SshFailureKind::Config,
-        &[
-            "Bad configuration option",
-            "Bad owner or permissions on",
-            "Can't open user config file",
-            "jumphost loop",
-            "unknown option --",
-            "Bad local forwarding specification",
-        ],
-    ),
-    (SshFailureKind::Negotiation, &["no matching", "Unable to negotiate"]),
-    (
-        SshFailureKind::AuthRefused,
-        &[
-            "Permission denied (",
-            "Too many authentication failures",
-            "No more authentication methods",
-            "Permission denied, please",
-        ],
-    ),
-    (SshFailureKind::Name, &["Could not resolve hostname"]),
-    (SshFailureKind::TimedOut, &["Connection timed out", "Operation timed out", "timed out during banner exchange"]),
-    (SshFailureKind::Unreachable, &["No route to host", "Network is unreachable", "Can't assign requested address"]),
-    (SshFailureKind::Refused, &["Connection refused"]),
-    (
-        SshFailureKind::Local,
-        &["unix_listener", "Could not request local forwarding", "cannot listen to port", "Address already in use"],
-    ),
-    (
-        SshFailureKind::ForwardRefused,
-        &["administratively prohibited", "remote port forwarding failed", "forwarding disabled"],
-    ),
-    (
-        SshFailureKind::Lost,
-        &["not responding", "Broken pipe", "closed by remote host", "Connection reset by", "client_loop:"],
-    ),
-    (SshFailureKind::Handshake, &["kex_exchange_identification", "banner exchange", "Connection closed by"]),
-];
-
-/// The failure behind an ended ssh. `opened`: it had been up. `code`: its exit code, `None` when a signal ended it.
-pub(super) fn classify(said: &Transcript, code: Option<i32>, opened: bool) -> SshFailure {
-    let quoted = |kind, line: &str| SshFailure::new(kind, line.chars().take(DETAIL_CHARS).collect::<String>());
-    if opened {
-        let line = said.find(&["not responding", "closed", "reset", "Broken pipe", "timed out"]);
-        let line = line.or_else(|| said.lines().next_back()).map(str::to_owned);
-        let line =
-            line.unwrap_or_else(|| code.map_or("ended by a signal".to_owned(), |code| format!("exit code {code}")));
-        return quoted(SshFailureKind::Lost, &line);
-    }
-    if said.find(&["stdio forwarding failed"]).is_some()
-        && let Some(refusal) = said.lines().rev().find_map(channel_refusal)
-    {
-        // A jump host was reached and could not go on.
-        return refusal.onward();
-    }
-    for (kind, phrases) in PHRASES {
-        let Some(line) = said.find(phrases) else { continue };
-        // Before the host has shown its key there is no connection to lose.
-        let early = said.find(&["kex_exchange_identification", "banner exchange"]).is_some();
-        let kind = if *kind == SshFailureKind::Lost && early { SshFailureKind::Handshake } else { *kind };
-        let mut failure = quoted(kind, line);
-        if kind == SshFailureKind::HostKeyChanged {
-            failure.host_key = changed_key(said).map(Box::new);
-        }
-        if kind == SshFailureKind::AuthRefused
-            && let Some(line) = said.find(&["not accessible", "bad permissions", "Load key"])
-        {
-            failure.kind = SshFailureKind::Identity;
-            failure.detail = line.to_owned();
-        }
-        return failure;
-    }
-    let line = said.lines().next_back().map(str::to_owned);
-    let line = line.unwrap_or_else(|| match code {
-        Some(code) => format!("exit code {code} without a word"),
-        None => "ended by a signal".to_owned(),
-    });
-    quoted(SshFailureKind::Other, &line)
-}
-
-/// Reads `channel 2: open failed: connect failed: Connection refused`, which ssh says while it stays up.
-pub(super) fn channel_refusal(line: &str) -> Option<SshFailure> {
-    let reason = line.strip_prefix("channel ")?.split_once(": open failed: ")?.1;
-    let kind =
-        if reason.starts_with("connect failed") { SshFailureKind::GatewayDown } else { SshFailureKind::ForwardRefused };
-    Some(SshFailure::new(kind, reason.chars().take(DETAIL_CHARS).collect::<String>()))
-}
-
-impl SshFailure {
-    /// A refusal by a jump host, told as what it says about the host behind it.
-    fn onward(mut self) -> Self {
-        self.kind = match self.detail.as_str() {
-            text if text.contains("not known") || text.contains("resolve") => SshFailureKind::Name,
-            text if text.contains("refused") => SshFailureKind::Refused,
-            text if text.contains("timed out") => SshFailureKind::TimedOut,
-            text if text.contains("prohibited") => SshFailureKind::ForwardRefused,
-            _ => SshFailureKind::Unreachable,
-        };
-        self.detail = format!("said by the jump host: {}", self.detail);
-        self
-    }
-}
-
-fn changed_key(said: &Transcript) -> Option<ChangedKey> {
-    let lines: Vec<&str> = said.lines().collect();
-    let shown = lines.iter().find(|line| line.starts_with("SHA256:"))?.trim_end_matches('.').to_owned();
-    let record = lines.iter().find(|line| line.starts_with("Offending ") && line.contains(" key in "))?;
-    let (before, place) = record.split_once(" key in ")?;
-    let algorithm = before.strip_prefix("Offending ")?.to_owned();
-    // The key on record may be of another kind than the one shown; the advice is about the one shown.
-    let named =
-        lines.iter().find_map(|line| line.strip_prefix("The fingerprint for the ")?.split_once(' ').map(|(a, _)| a));
-    Some(ChangedKey { algorithm: named.map_or(algorithm, str::to_owned), shown, on_record: place.to_owned() })
-}
-
-/// The host let us log in and then gave no session: `nologin`, a forced command, `MaxSessions 0`.
-pub(super) fn is_no_session(said: &Transcript, code: Option<i32>) -> bool {
-    // Until the session is there nobody has asked for another channel.
-    let refused =
-        said.find(&["request failed on channel"]).is_some() || said.lines().any(|line| channel_refusal(line).is_some());
-    // Our command is `cat`: any exit code but ssh's own means that something else ran, and ended.
-    let ended = code.is_some_and(|code| code != super::once::SSH_FAILED);
-    (refused || ended) && said.find(&["stdio forwarding failed"]).is_none()
-}
-
-/// The person's own forwardings stand in the way of ours: another ssh has their ports already.
-pub(super) fn is_other_forwards(said: &Transcript, socket: &str) -> bool {
-    let ours = said.find(&["unix_listener"]).is_some_and(|line| line.contains(socket));
-    !ours
-        && said
-            .find(&[
-                "cannot listen to port",
-                "remote port forwarding failed",
-                "unix_listener",
-                "Address already in use",
-            ])
-            .is_some()
 }

@@ -19,9 +19,9 @@ use tokio::{
 
 pub use super::options::Learned;
 use super::{
-    Interaction, Program, SshFailure, SshFailureKind, SshSpec,
-    failure::{Transcript, channel_refusal, classify, clean, is_no_session, is_other_forwards},
-    options, process, sockets,
+    Interaction, Program, SshFailure, SshFailureKind, SshSpec, options, process,
+    said::{Transcript, channel_refusal, classify, clean, is_no_session, is_other_forwards},
+    sockets,
 };
 use crate::{deadline::Deadline, dial::Endpoint, error::Error};
 
@@ -120,7 +120,7 @@ impl Forward {
 
     /// The near end for [`crate::connect`].
     pub fn endpoint(&self) -> Endpoint {
-        Endpoint::Tunnel { socket: self.socket.0.clone(), origin: self.spec.origin() }
+        Endpoint::Tunnel { socket: self.socket.0.clone(), origin: self.spec.origin(), pin: None }
     }
 
     pub const fn spec(&self) -> &SshSpec {

@@ -30,6 +30,7 @@ mod once;
 pub mod options;
 mod process;
 mod program;
+mod said;
 mod sockets;
 pub mod target;
 

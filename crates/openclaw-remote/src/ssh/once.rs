@@ -9,9 +9,8 @@ use std::{
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{
-    Interaction, Program, SshFailure, SshFailureKind, SshSpec,
-    failure::{Transcript, classify},
-    options,
+    Interaction, Program, SshFailure, SshFailureKind, SshSpec, options,
+    said::{Transcript, classify},
 };
 use crate::deadline::Deadline;
 

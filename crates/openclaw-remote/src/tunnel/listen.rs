@@ -26,8 +26,8 @@ use tokio::{
 use super::{
     PortRefused,
     control::is_ours,
+    links::{Message, trouble},
     machine::{Input, LinkId},
-    supervisor::{Message, trouble},
 };
 use crate::{client::Client, deadline::Deadline, ssh::Forward};
 

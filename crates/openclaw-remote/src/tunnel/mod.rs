@@ -28,6 +28,7 @@
 pub(crate) mod backoff;
 pub mod control;
 mod dir;
+mod links;
 mod listen;
 mod log;
 mod machine;
