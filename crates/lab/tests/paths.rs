@@ -5,7 +5,7 @@ use std::fs;
 use lab::{
     process::{Gateway, Launch, Process, our_cli, wait_until},
     require::program,
-    sandbox::binary,
+    sandbox::{Setup, binary},
     sshd::{SshClient, Sshd},
 };
 use serde_json::{Value, json};
@@ -182,4 +182,33 @@ fn following_the_log_goes_on_when_the_sessions_at_the_far_host_die() {
     wait_until("more of the log", || (logs.stdout().len() > before).then_some(()));
     logs.kill();
     world.no_ssh_left();
+}
+
+/// The port behind ssh speaks TLS: the client learns so and goes on. A configured pin is held against it all the same.
+#[test]
+fn a_gateway_with_tls_is_reached_through_ssh_as_well() {
+    lab::require!(program("sshd"));
+    let gateway = Setup::new().config(json!({"gateway": {"tls": {"enabled": true}}})).start();
+    let (sshd, me) = (Sshd::start(), SshClient::new());
+    me.may_enter(&sshd, "box");
+    let state = me.home().join(".openclaw");
+    fs::create_dir_all(&state).expect("state");
+    let health = |remote: Value| {
+        let mut remote = remote;
+        remote["remotePort"] = json!(gateway.port);
+        remote["token"] = json!(gateway.token());
+        let config = json!({"gateway": {"mode": "remote", "remote": remote}});
+        fs::write(state.join("openclaw.json"), config.to_string()).expect("writes");
+        Launch::new(binary(), me.home()).envs(me.env()).args(["gateway", "call", "health", "--json"]).run()
+    };
+    let plain = health(json!({"url": "ssh://box"}));
+    assert_eq!(plain.json()["ok"], true, "{plain:?}");
+    let shown = gateway.setup.run(&["gateway", "cert", "show", "--json"]).json();
+    let pin = shown["fingerprintSha256"].as_str().expect("a fingerprint").to_owned();
+    let behind = |pin: &str| json!({"url": "wss://127.0.0.1:18789", "sshTarget": "box", "tlsFingerprint": pin});
+    let right = health(behind(&pin));
+    assert_eq!(right.json()["ok"], true, "{right:?}");
+    let wrong = health(behind(&"0".repeat(64)));
+    assert_eq!(wrong.status.code(), Some(12), "{wrong:?}");
+    wait_until("the end of ssh", || me.running().is_empty().then_some(()));
 }

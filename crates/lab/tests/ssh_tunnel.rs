@@ -191,7 +191,7 @@ impl Scene {
 
     /// Speaks to the gateway through the near end.
     fn identify(&self, running: &Running) -> Option<GatewayId> {
-        let endpoint = Endpoint::Tunnel { socket: running.dir.socket(), origin: "ssh://test".to_owned() };
+        let endpoint = Endpoint::Tunnel { socket: running.dir.socket(), origin: "ssh://test".to_owned(), pin: None };
         let deadline = Deadline::after(Duration::from_secs(10));
         self.runtime.block_on(Client::identify(&endpoint, deadline, None)).expect("the gateway answers")
     }

@@ -32,6 +32,7 @@ use tokio_tungstenite::{
     tungstenite::{
         self, Message,
         client::IntoClientRequest as _,
+        error::ProtocolError,
         http,
         protocol::{CloseFrame, WebSocketConfig},
     },
@@ -39,7 +40,7 @@ use tokio_tungstenite::{
 
 use crate::{
     deadline::Deadline,
-    dial::{Endpoint, Stream},
+    dial::{Endpoint, Stream, dial_behind},
     edge,
     error::{Error, Stage},
     handshake::{self, Event, Incoming},
@@ -191,8 +192,7 @@ impl Client {
         // The owner's socket is known by where it lies.
         let asks = gateway.is_some() || !matches!(endpoint, Endpoint::OwnerSocket(_));
         let nonce = asks.then(fresh_nonce).transpose()?;
-        let stream = endpoint.dial(deadline).await?;
-        let mut socket = deadline.run(Stage::Http, upgrade(endpoint, stream, nonce.as_deref())).await?;
+        let mut socket = socket(endpoint, nonce.as_deref(), deadline).await?;
 
         let first = deadline.run(Stage::Protocol, next_text(&mut socket, Stage::Protocol)).await?;
         let challenge = handshake::challenge(&first)?;
@@ -235,8 +235,7 @@ impl Client {
         gateway: Option<&GatewayId>,
     ) -> Result<Option<GatewayId>, Error> {
         let nonce = fresh_nonce()?;
-        let stream = endpoint.dial(deadline).await?;
-        let mut socket = deadline.run(Stage::Http, upgrade(endpoint, stream, Some(&nonce))).await?;
+        let mut socket = socket(endpoint, Some(&nonce), deadline).await?;
         let first = deadline.run(Stage::Protocol, next_text(&mut socket, Stage::Protocol)).await?;
         let shown = handshake::challenge(&first)?.identity(Some(&nonce), gateway);
         let _ = timeout(CLOSE_GRACE, socket.close(None)).await;
@@ -522,6 +521,18 @@ fn fresh_nonce() -> Result<String, Error> {
     Ok(gateway_proof::nonce(&random))
 }
 
+/// Dials and upgrades. Behind ssh nobody knows beforehand whether the gateway wants TLS; it says so, and then it gets it.
+async fn socket(endpoint: &Endpoint, nonce: Option<&str>, deadline: Deadline) -> Result<Socket, Error> {
+    let stream = endpoint.dial(deadline).await?;
+    match (deadline.run(Stage::Http, upgrade(endpoint, stream, nonce)).await, endpoint) {
+        (Err(Error::Tls { source: TlsFailure::Wanted { .. }, .. }), Endpoint::Tunnel { socket, origin, pin: None }) => {
+            let stream = dial_behind(socket, origin, None, deadline).await?;
+            deadline.run(Stage::Http, upgrade(endpoint, stream, nonce)).await
+        }
+        (outcome, _) => outcome,
+    }
+}
+
 /// The WebSocket upgrade; `nonce` asks the gateway to prove who it is.
 async fn upgrade(endpoint: &Endpoint, stream: Stream, nonce: Option<&str>) -> Result<Socket, Error> {
     let address = match endpoint {
@@ -555,6 +566,12 @@ async fn upgrade(endpoint: &Endpoint, stream: Stream, nonce: Option<&str>) -> Re
     match client_async_with_config(request, stream, Some(config)).await {
         Ok((socket, _)) => Ok(socket),
         Err(tungstenite::Error::Http(response)) => Err(http_error(endpoint, &response)),
+        // The alert with which a TLS listener answers what is no TLS (the real OpenClaw does so).
+        Err(tungstenite::Error::Protocol(ProtocolError::HttparseError(_)))
+            if matches!(endpoint, Endpoint::Tunnel { pin: None, .. }) =>
+        {
+            Err(tls_wanted_behind(endpoint))
+        }
         Err(error) => Err(unusable(error.to_string())),
     }
 }
@@ -575,7 +592,14 @@ fn http_error(endpoint: &Endpoint, response: &http::Response<Option<Vec<u8>>>) -
     if let (Some("tls_required"), Endpoint::Url { url, .. }) = (kind.as_deref(), endpoint) {
         return tls_wanted(url, &url.with_security(true, url.port()));
     }
+    if let (Some("tls_required"), Endpoint::Tunnel { .. }) = (kind.as_deref(), endpoint) {
+        return tls_wanted_behind(endpoint);
+    }
     Error::Http { status: status.as_u16(), kind, message: text("message") }
+}
+
+fn tls_wanted_behind(endpoint: &Endpoint) -> Error {
+    Error::Tls { url: endpoint.describe(), source: TlsFailure::Wanted { url: endpoint.describe() } }
 }
 
 /// The usual redirect of a web server to its own HTTPS side is a URL that lacks an `s`; any other is reported as it is.

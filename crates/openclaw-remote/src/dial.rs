@@ -47,6 +47,9 @@ pub enum Endpoint {
     /// The near end of a tunnel: a private unix socket of this user.
     Tunnel {
         socket: PathBuf,
+        /// The certificate the gateway has to show inside the tunnel. Without one TLS is spoken there only when the gateway
+        /// wants it, whatever certificate it has: ssh has proven the host.
+        pin: Option<Fingerprint>,
         /// Where the tunnel leads (`ssh://user@host:22/18789`): what a stored device token belongs to.
         origin: String,
     },
@@ -73,9 +76,10 @@ impl Endpoint {
     /// [`Error::Insecure`] before any packet; then name, connect and TLS errors.
     pub async fn dial(&self, deadline: Deadline) -> Result<Stream, Error> {
         match self {
-            Self::OwnerSocket(path) | Self::Tunnel { socket: path, .. } => {
+            Self::OwnerSocket(path) | Self::Tunnel { socket: path, pin: None, .. } => {
                 deadline.run(Stage::Connect, dial_owner(path)).await.map(Stream::Unix)
             }
+            Self::Tunnel { socket, pin, origin } => dial_behind(socket, origin, *pin, deadline).await,
             Self::Url { url, pin, allow_private_names, edge } => {
                 check_edge(url, edge)?;
                 dial_url(url, *pin, *allow_private_names, &Proxies::of_process(), deadline).await
@@ -91,6 +95,21 @@ impl Endpoint {
             Self::Tunnel { origin, .. } => origin.clone(),
         }
     }
+}
+
+/// Into a tunnel, with TLS inside it.
+pub(crate) async fn dial_behind(
+    socket: &Path,
+    origin: &str,
+    pin: Option<Fingerprint>,
+    deadline: Deadline,
+) -> Result<Stream, Error> {
+    let stream = deadline.run(Stage::Connect, dial_owner(socket)).await.map(Stream::Unix)?;
+    let secure = async {
+        let tls = tls::connect_behind_ssh(stream, pin).await;
+        tls.map_err(|source| Error::Tls { url: origin.to_owned(), source })
+    };
+    deadline.run(Stage::Tls, secure).await.map(|tls| Stream::Tls(Box::new(tls)))
 }
 
 /// Headers for an edge are credentials: they go over TLS or not at all.

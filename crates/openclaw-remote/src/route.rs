@@ -22,6 +22,7 @@ use crate::{
     error::{Error, PathFailure, PathFailures},
     path::{GatewayPath, Route},
     ssh::{Forward, Interaction, SshSpec},
+    tls::Fingerprint,
     tunnel,
 };
 
@@ -51,6 +52,7 @@ pub struct Tunnels {
     /// Sockets of an ssh that lives as long as one command.
     own: PathBuf,
     interaction: Interaction,
+    pin: Option<Fingerprint>,
 }
 
 /// What carries the bytes.
@@ -95,12 +97,18 @@ impl Carrier {
 impl Tunnels {
     pub fn new(paths: &Paths) -> Self {
         let own = paths.state_dir.join("ssh");
-        Self { state_dir: paths.state_dir.clone(), own, interaction: Interaction::Batch }
+        Self { state_dir: paths.state_dir.clone(), own, interaction: Interaction::Batch, pin: None }
     }
 
     /// Lets an ssh of our own ask the person at the terminal.
     pub fn asking(mut self) -> Self {
         self.interaction = Interaction::Ask;
+        self
+    }
+
+    /// Expects this certificate of a gateway behind ssh (`gateway.remote.tlsFingerprint` beside an ssh target).
+    pub const fn expecting(mut self, pin: Option<Fingerprint>) -> Self {
+        self.pin = pin;
         self
     }
 
@@ -258,7 +266,7 @@ async fn attempt(
         GatewayPath::Ssh(spec) => spec,
     };
     if let Some(socket) = tunnel {
-        let endpoint = Endpoint::Tunnel { socket: socket.to_owned(), origin: spec.origin() };
+        let endpoint = Endpoint::Tunnel { socket: socket.to_owned(), origin: spec.origin(), pin: ask.tunnels.pin };
         match connect(plan(route, &endpoint, ask), waiting).await {
             Ok((client, events)) => {
                 return Ok((Link { client, taken: taken(Carrier::Tunnel), forward: None }, events));
@@ -272,7 +280,9 @@ async fn attempt(
     }
     let forward = Forward::open(spec, &ask.tunnels.own, ask.tunnels.interaction, ask.deadline).await;
     let forward = forward.map_err(|failure| Error::Ssh(Box::new(failure)))?;
-    match connect(plan(route, &forward.endpoint(), ask), waiting).await {
+    let socket = forward.socket().to_owned();
+    let endpoint = Endpoint::Tunnel { socket, origin: spec.origin(), pin: ask.tunnels.pin };
+    match connect(plan(route, &endpoint, ask), waiting).await {
         Ok((client, events)) => Ok((Link { client, taken: taken(Carrier::Ssh), forward: Some(forward) }, events)),
         // Only ssh knows that nothing listens behind it.
         Err(error) => Err(forward.explain(error).await),

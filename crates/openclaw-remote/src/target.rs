@@ -64,6 +64,8 @@ pub struct Target {
     pub source: UrlSource,
     /// The ways there, and who has to answer.
     pub route: Route,
+    /// What a gateway behind ssh has to show: the configured pin, where the configured remote is reached so.
+    pub pin_behind_ssh: Option<Fingerprint>,
     /// The owner's socket of this profile's gateway, when this call may take it: a local target, and no URL, port or
     /// credential given that would name something else.
     pub owner_socket: Option<PathBuf>,
@@ -156,6 +158,7 @@ impl Target {
             Err(error) if owner_socket.is_none() => return Err(TargetError::Credentials(error)),
             other => other,
         };
+        let mut pin_behind_ssh = None;
         let named = inputs.connection.as_ref().map(|chosen| &chosen.name);
         let (route, url, shown_url) = match (source, named) {
             (UrlSource::On | UrlSource::Current, Some(name)) => {
@@ -174,10 +177,16 @@ impl Target {
                 };
                 let Means { mut path, url, shown } =
                     means.map_err(|error| TargetError::Rule { from: source, error })?;
-                if let GatewayPath::Direct(direct) = &mut path {
-                    direct.pin = pin(&url, source, config, context)?;
-                    direct.allow_private_names = allow_private_names(context);
-                    direct.edge = edge(&url, source, config, context)?;
+                match &mut path {
+                    GatewayPath::Direct(direct) => {
+                        direct.pin = pin(&url, source, config, context)?;
+                        direct.allow_private_names = allow_private_names(context);
+                        direct.edge = edge(&url, source, config, context)?;
+                    }
+                    GatewayPath::Ssh(_) if matches!(source, UrlSource::RemoteConfig | UrlSource::SshTarget) => {
+                        pin_behind_ssh = pin(&url, source, config, context)?;
+                    }
+                    GatewayPath::Ssh(_) => {}
                 }
                 (Route::single(path), url, shown)
             }
@@ -189,6 +198,7 @@ impl Target {
             credentials,
             source,
             route,
+            pin_behind_ssh,
             url,
             shown_url,
         })
@@ -198,7 +208,7 @@ impl Target {
     pub fn pin(&self) -> Option<Fingerprint> {
         match self.route.best()? {
             GatewayPath::Direct(path) => path.pin,
-            GatewayPath::Ssh(_) => None,
+            GatewayPath::Ssh(_) => self.pin_behind_ssh,
         }
     }
 
@@ -289,7 +299,8 @@ fn pin(
     }
     let Some(text) = &config.remote.tls_fingerprint else { return Ok(None) };
     let configured = config.remote.url.as_deref().and_then(|text| GatewayUrl::parse(text).ok());
-    let same = source == UrlSource::RemoteConfig || configured.is_some_and(|remote| remote.origin() == url.origin());
+    let same = matches!(source, UrlSource::RemoteConfig | UrlSource::SshTarget)
+        || configured.is_some_and(|remote| remote.origin() == url.origin());
     if !same {
         return Ok(None);
     }
@@ -537,6 +548,19 @@ mod tests {
         let refused = machine.resolve(&bare).expect_err("refused");
         assert!(matches!(&refused, TargetError::Credentials(error) if error.code() == "explicit-credentials-required"));
         assert_eq!(machine.resolve(&url("ssh://me@box")).expect("target").shown(), "ssh://me@box");
+    }
+
+    #[test]
+    fn the_pin_goes_with_the_configured_remote_behind_ssh() {
+        let pin = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let config = format!(
+            r#"{{gateway: {{mode: "remote", remote: {{url: "wss://127.0.0.1:18789", sshTarget: "me@box", token: "R",
+                tlsFingerprint: "{pin}"}}}}}}"#
+        );
+        let machine = Machine::new(&config, &[]);
+        let behind = |flags: &ClientFlags| machine.resolve(flags).expect("target").pin_behind_ssh;
+        assert_eq!(behind(&ClientFlags::default()).map(|pin| pin.to_string()).as_deref(), Some(pin));
+        assert_eq!(behind(&url("ssh://other")), None);
     }
 
     #[test]

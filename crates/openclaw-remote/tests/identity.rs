@@ -155,7 +155,7 @@ async fn the_owners_socket_is_not_asked_and_a_tunnel_is() {
         let socket = dir.path().join("s");
         let listener = tokio::net::UnixListener::bind(&socket).expect("bind");
         let endpoint = match tunnel {
-            true => Endpoint::Tunnel { socket, origin: "ssh://me@box:22/18789".into() },
+            true => Endpoint::Tunnel { socket, origin: "ssh://me@box:22/18789".into(), pin: None },
             false => Endpoint::OwnerSocket(socket),
         };
         let gateway = tokio::spawn(async move {

@@ -100,7 +100,7 @@ impl Context {
         let target = Target::resolve(surface, &self.flags(at), &loaded.gateway, self.secrets(&loaded.document))
             .map_err(|error| self.no_target(&error, at))?;
         let timeout = at.target.timeout.map_or(default_timeout, Duration::from_millis);
-        let (store, tunnels) = (IdentityStore::new(self.paths.clone()), Tunnels::new(&self.paths));
+        let (store, tunnels) = (IdentityStore::new(self.paths.clone()), Tunnels::new(&self.paths).expecting(target.pin_behind_ssh));
         Ok(Reach { context: self, loaded, target, store, tunnels, timeout })
     }
 

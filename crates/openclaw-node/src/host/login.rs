@@ -148,7 +148,7 @@ impl Attempt<'_> {
     /// A running tunnel, else an ssh of our own.
     async fn through(&self, spec: &SshSpec) -> Result<(Client, Events, Option<Forward>), Error> {
         if let Some(socket) = self.home.tunnels.running(spec).await {
-            match self.over(&Endpoint::Tunnel { socket, origin: spec.origin() }).await {
+            match self.over(&Endpoint::Tunnel { socket, origin: spec.origin(), pin: None }).await {
                 // The tunnel is down just now or was left behind; a fresh ssh may do, or knows why not.
                 Err(Error::Connect { .. } | Error::Upgrade { .. }) => {}
                 outcome => return outcome.map(|(client, events)| (client, events, None)),

@@ -130,7 +130,7 @@ pub async fn probe(target: &Target, paths: &Paths, deadline: Deadline, depth: De
             return failed(Duration::ZERO, RemoteError::Credentials(Box::new(error.clone())));
         }
     };
-    let (store, tunnels) = (IdentityStore::new(paths.clone()), Tunnels::new(paths));
+    let (store, tunnels) = (IdentityStore::new(paths.clone()), Tunnels::new(paths).expecting(target.pin_behind_ssh));
     let ask = Ask {
         params: Persona::Probe.params(&[READ]),
         secrets,
