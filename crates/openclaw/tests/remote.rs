@@ -396,3 +396,39 @@ fn p_85_the_dashboard_link_never_points_at_a_port_somebody_else_may_have() {
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(!ran.out.contains("#token") && ran.err.contains("openclaw tunnel up"), "{ran:?}");
 }
+
+/// The script in a real bash, with the real program behind it.
+#[test]
+fn names_are_completed() {
+    let world = World::with("{broken");
+    connections(&world, &json!({"version": 1, "connections": {"home": {"paths": []}, "hotel": {"paths": []}, "work": {"paths": []}}}));
+    let script = world.run(&["completion", "-s", "bash"]).out;
+    fs::write(world.dir.path().join("script"), script).expect("script");
+    let bin = PathBuf::from(env!("CARGO_BIN_EXE_openclaw"));
+    let complete = |words: &[&str]| {
+        let count = words.len();
+        let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+        let text = format!(
+            "source ./script\nCOMP_WORDS=(openclaw {})\nCOMP_CWORD={count}\n_openclaw openclaw '{}' '{}'\n\
+             printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+            quoted.join(" "),
+            words[count - 1],
+            if count > 1 { words[count - 2] } else { "openclaw" },
+        );
+        let path = format!("{}:/usr/bin:/bin", bin.parent().expect("a folder").display());
+        let output = std::process::Command::new("bash")
+            .args(["--norc", "-c", &text])
+            .current_dir(world.dir.path())
+            .env_clear()
+            .env("HOME", world.dir.path().join("home"))
+            .env("PATH", path)
+            .output()
+            .expect("bash");
+        String::from_utf8(output.stdout).expect("text").lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(complete(&["--on", "ho"]), ["home", "hotel"]);
+    assert_eq!(complete(&["status", "--on", "w"]), ["work"]);
+    assert_eq!(complete(&["status", "--on", ""]), ["home", "hotel", "work", "local"]);
+    assert_eq!(complete(&["connections", "show", "hot"]), ["hotel"]);
+    assert_eq!(complete(&["connections", "rm", "w"]), ["work"]);
+}
