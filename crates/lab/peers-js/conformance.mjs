@@ -249,6 +249,51 @@ async function changedDevice(device, platform) {
   return answer.error.details.requestId;
 }
 
+/** Makes a setup code that leads to this gateway; returns the answer and what the code says. */
+async function setupCode(params) {
+  const made = await call(operator, "device.pair.setupCode", { publicUrl: options.url, includeQr: false, ...params });
+  const payload = JSON.parse(Buffer.from(made.setupCode, "base64url").toString("utf8"));
+  equal("setup code: url", payload.url.replace(/\/$/, ""), options.url);
+  equal("setup code: end", payload.expiresAtMs, made.expiresAtMs);
+  return { made, auth: { bootstrapToken: payload.bootstrapToken } };
+}
+
+if (v4)
+  await step("setup codes", async () => {
+    const loopback = "Gateway is only bound to loopback. Set gateway.bind=lan, enable tailscale serve, or configure ";
+    await refused(operator, "device.pair.setupCode", {}, "INVALID_REQUEST", loopback);
+    const phone = client("openclaw-ios", "node", { platform: "ios 18.4", deviceFamily: "iPhone" });
+    for (const [profile, access, who, handed] of [
+      ["node", "node", client("node-host", "node", { deviceFamily: "Linux" }), []],
+      [undefined, "full", phone, ["operator"]],
+      ["limited", "limited", phone, ["operator"]],
+    ]) {
+      const { made, auth } = await setupCode(profile ? { bootstrapProfile: profile } : {});
+      equal("setup code: access", made.access, access);
+      const from = operator.mark();
+      const device = new Device();
+      const params = connectParams(who, [], { role: "node", auth });
+      const { wire, hello: seen } = await join_(`${access} setup code`, params, device);
+      equal(`${access}: method`, seen.auth.method, "bootstrap-token");
+      equal(`${access}: role`, seen.auth.role, "node");
+      if (!seen.auth.deviceToken) problem(`${access}: no device token`);
+      equal(`${access}: handed over`, (seen.auth.deviceTokens ?? []).map((entry) => entry.role), handed);
+      for (const { scopes } of seen.auth.deviceTokens ?? []) {
+        equal(`${access}: admin`, scopes.includes("operator.admin"), access === "full");
+        equal(`${access}: pairing`, scopes.includes("operator.pairing"), false);
+      }
+      const done = await operator.event("device.pair.setup.completed", { from });
+      equal(`${access}: completed`, [done.payload.setupId, done.payload.deviceId], [made.setupId, device.id]);
+      const status = await call(operator, "device.pair.setupStatus", { setupId: made.setupId });
+      equal(`${access}: status`, status?.completion?.deviceId, device.id);
+      await wire.close();
+      const again = await open(`${access} again`);
+      const answer = await again.connect(params, new Device(), proof);
+      equal(`${access} again: code`, answer.error?.details?.code, "AUTH_BOOTSTRAP_TOKEN_INVALID");
+      await again.until("close", () => again.closed);
+    }
+  });
+
 await step("pairing by hand", async () => {
   const device = new Device();
   const first = await join_("device", connectParams(client("cli", "cli"), ["operator.read"]), device);
