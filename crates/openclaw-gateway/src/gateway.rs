@@ -78,6 +78,8 @@ pub struct Gateway {
     pub handshake_timeout: Duration,
     /// The TLS side of the TCP listeners; `None` while they speak plain HTTP. Settled at start.
     pub tls: Option<Arc<Tls>>,
+    /// Counts the reloads; tells those who act upon settings.
+    pub reloads: tokio::sync::watch::Sender<u64>,
     /// Asks every task to end.
     pub cancel: CancellationToken,
     /// Owns every task.
@@ -138,6 +140,7 @@ impl Gateway {
             outcomes: Outcomes::default(),
             handshake_timeout: parts.handshake_timeout,
             tls: parts.tls,
+            reloads: tokio::sync::watch::Sender::new(0),
             cancel: CancellationToken::new(),
             tracker: TaskTracker::new(),
             limiter: Mutex::default(),

@@ -5,6 +5,7 @@
 //! [`lock`] makes it the only one.
 
 pub mod admission;
+pub mod advertise;
 pub mod approvals;
 pub mod auth;
 pub mod bind;

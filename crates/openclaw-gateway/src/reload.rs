@@ -100,6 +100,7 @@ fn build(gateway: &Gateway) -> Result<(Runtime, String), String> {
 fn swap(gateway: &Gateway, runtime: Runtime) {
     let generation = runtime.generation.clone();
     gateway.runtime.store(Arc::new(runtime));
+    gateway.reloads.send_modify(|count| *count += 1);
     let closed = gateway.hub.abort_where(&CloseReason::AUTH_CHANGED, |connection| {
         connection.secret_generation.is_some() && connection.secret_generation != generation
     });

@@ -25,6 +25,7 @@ use tokio::{
 use tracing::Level;
 
 use crate::{
+    advertise,
     auth::{Peer, evidence::ClientKey},
     bind::{self, BindPlan},
     clock::now_ms,
@@ -191,6 +192,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     gateway.tracker.spawn(refresh_health(Arc::clone(&gateway)));
     gateway.tracker.spawn(sweep(Arc::clone(&gateway)));
     gateway.tracker.spawn(reload::watch(Arc::clone(&gateway)));
+    gateway.tracker.spawn(advertise::run(Arc::clone(&gateway), gateway.reloads.subscribe()));
     gateway.tracker.spawn(tls::watch::watch(Arc::clone(&gateway)));
     lock.announce(&format!("{}://127.0.0.1:{port}", scheme(&gateway)))?;
     announce(&gateway, &plan, &loaded, port);

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use http::HeaderValue;
 use openclaw_config::{
-    gateway::{AuthMode, Network, ReloadMode},
+    gateway::{AuthMode, DiscoveryConfig, Network, ReloadMode},
     settings::ServerSettings,
     source::Sourced,
 };
@@ -35,6 +35,8 @@ pub struct Runtime {
     pub hsts: Option<HeaderValue>,
     /// `gateway.reload.mode` is `off`: a renewed certificate waits too.
     pub reload_off: bool,
+    /// `discovery.*`
+    pub discovery: DiscoveryConfig,
     /// `logging.file`
     pub log_file: Option<String>,
     /// [`openclaw_config::Document::revision`] of the config these settings were read from.
@@ -108,6 +110,7 @@ impl Runtime {
             node_deny: config.nodes.deny_commands.clone(),
             hsts: config.http.strict_transport_security.as_deref().and_then(|text| text.parse().ok()),
             reload_off: config.reload_mode == ReloadMode::Off,
+            discovery: config.discovery.clone(),
             log_file,
             revision,
         })

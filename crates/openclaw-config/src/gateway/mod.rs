@@ -136,6 +136,10 @@ pub struct DiscoveryConfig {
     /// `off`, `minimal` or `full`.
     pub mdns_mode: Option<String>,
     pub wide_area_domain: Option<String>,
+    /// `discovery.wideArea.serve`: answer DNS for the domain on the tailnet address.
+    pub wide_area_serve: bool,
+    /// `discovery.wideArea.port` of that answerer.
+    pub wide_area_port: u16,
 }
 
 #[derive(Clone, Debug)]
@@ -228,7 +232,12 @@ impl GatewayConfig {
             discovery: DiscoveryConfig {
                 enabled: r.bool("gateway.discovery.enabled").or_else(|| r.bool("discovery.enabled")),
                 mdns_mode: r.text("gateway.discovery.mode").or_else(|| r.text("discovery.mdns.mode")),
-                wide_area_domain: r.text("discovery.wideArea.domain"),
+                // `enabled: false` silences a domain that is set.
+                wide_area_domain: r
+                    .text("discovery.wideArea.domain")
+                    .filter(|_| r.flag("discovery.wideArea.enabled", true)),
+                wide_area_serve: r.flag("discovery.wideArea.serve", false),
+                wide_area_port: r.number("discovery.wideArea.port").unwrap_or(53),
             },
             nodes: NodesConfig {
                 auto_approve_local: r.flag("gateway.nodes.pairing.autoApproveLocal", true),

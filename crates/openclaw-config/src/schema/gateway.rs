@@ -26,7 +26,7 @@ pub(super) const GATEWAY: &[Key] = &[
     key("remote", Object(REMOTE), "the gateway this machine is a client of").unread(),
     key("tls", Object(TLS), "TLS listener").restart(),
     key("controlUi", Object(CONTROL_UI), "browser UI").hot(),
-    key("discovery", Object(DISCOVERY), "advertising on the local network").restart(),
+    key("discovery", Object(DISCOVERY), "advertising on the local network").hot(),
     key("nodes", Object(NODES), "node pairing and command policy").hot(),
     key("http", Object(HTTP), "HTTP endpoints and headers").hot(),
     key("reload", Object(RELOAD), "how config changes reach a running gateway").hot(),

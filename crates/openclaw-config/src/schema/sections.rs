@@ -19,7 +19,7 @@ pub(super) const ROOT: &[Key] = &[
     key("$schema", Text, "schema of this file, for editors"),
     key("$include", OneOf(&[Text, TEXTS]), "files that are part of this one"),
     key("gateway", Object(gateway::GATEWAY), "the gateway and how to reach it").restart(),
-    key("discovery", Object(DISCOVERY), "finding gateways").restart(),
+    key("discovery", Object(DISCOVERY), "finding gateways").hot(),
     key("channels", Open(CHANNELS), "chat channels").hot(),
     key("agents", Open(AGENTS), "agents and their defaults"),
     key("models", Open(MODELS), "model providers"),
@@ -71,7 +71,16 @@ pub(super) const ROOT: &[Key] = &[
 const DISCOVERY: &[Key] = &[
     key("enabled", Bool, "advertise the gateway"),
     key("mdns", Object(&[key("mode", Enum(&["off", "minimal", "full"]), "how much to advertise (minimal)")]), "mDNS"),
-    key("wideArea", Object(&[key("enabled", Bool, ""), key("domain", Text, "DNS-SD domain")]), "wide-area DNS-SD"),
+    key(
+        "wideArea",
+        Object(&[
+            key("enabled", Bool, ""),
+            key("domain", Text, "DNS-SD domain"),
+            key("serve", Bool, "answer DNS for the domain on the tailnet address"),
+            key("port", Int { min: 1, max: 65_535 }, "port of that answerer (53)"),
+        ]),
+        "wide-area DNS-SD",
+    ),
 ];
 
 const CHANNELS: &[Key] = &[
