@@ -60,7 +60,7 @@ invite() { # <port or -> <scopes> <limited|full> <label> <list|nolist>
   say answer "$code $(one_line "$answer")"
   if [ "$code" != 0 ]; then
     port=${1#-}
-    owner_of "${port:-18789}"
+    owner_of "${port:-${OPENCLAW_GATEWAY_PORT:-18789}}"
   elif [ "$5" = list ]; then
     say devices "$(one_line "$("$cli" devices list --json 2>/dev/null)")"
   fi

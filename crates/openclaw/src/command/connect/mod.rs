@@ -197,6 +197,7 @@ fn by_code(context: &Context, args: &Connect, code: openclaw_protocol::SetupCode
     };
     let waiting = Waiting::default();
     let started = std::time::Instant::now();
+    output::note("Connecting with a setup code");
     let mut lines = Lines::new(context, waiting.clone());
     let mut work = ByCode::new(context, wish, waiting.clone());
     let outcome = drive(&mut work, &Step::BY_CODE, &mut lines);
