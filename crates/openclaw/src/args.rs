@@ -89,6 +89,10 @@ pub enum Command {
     Tunnel(crate::command::tunnel::Tunnel),
     /// Reach a gateway elsewhere: log in by ssh, pair this machine, save it by name
     Connect(crate::command::connect::Connect),
+    /// Lend this machine to a gateway
+    Node(crate::command::node::Node),
+    /// The machines that are lent to a gateway
+    Nodes(crate::command::nodes::Nodes),
     /// Find out what is wrong and how to fix it
     Doctor(Doctor),
     /// Import the state directory of an existing OpenClaw
@@ -111,6 +115,7 @@ impl Command {
                 Some(GatewayCommand::Status(args)) => args.at.target.json,
                 Some(GatewayCommand::Health(args)) => args.target.json,
                 Some(GatewayCommand::Probe(args)) => args.at.target.json,
+                Some(GatewayCommand::Discover(args)) => args.json,
                 Some(GatewayCommand::Call(args)) => args.at.target.json,
                 Some(GatewayCommand::Cert(args)) => args.wants_json(),
             },
@@ -150,6 +155,8 @@ impl Command {
             Self::Dashboard(args) => args.json,
             Self::Tunnel(args) => args.command.wants_json(),
             Self::Connect(args) => args.json,
+            Self::Node(args) => args.wants_json(),
+            Self::Nodes(args) => args.wants_json(),
             Self::Doctor(args) => args.json,
             Self::Migrate(args) => args.json,
             Self::Completion(_) => false,
@@ -212,6 +219,8 @@ pub enum GatewayCommand {
     Health(PortTargetArgs),
     /// Try every known gateway, step by step
     Probe(crate::command::gateway_probe::GatewayProbe),
+    /// Gateways that announce themselves here
+    Discover(crate::command::gateway_discover::GatewayDiscover),
     /// Call one RPC method
     Call(GatewayCall),
     /// The certificate of the TLS listener: show, renew

@@ -19,8 +19,9 @@ pub(super) enum Heard {
 
 /// The four publications of the reference's node host. Answers `None`, as tasks without a request do.
 pub(super) async fn everything(client: Arc<Client>, say: mpsc::Sender<Heard>, sample: Option<Value>) -> Option<String> {
-    // Which runners a node has: this one hosts no workers.
-    let inventory = json!({"protocolFeatures": [], "workerHost": {"enabled": false}});
+    // As captured (`node-run-pair-invoke`): the real gateway takes no inventory without the feature's name, which binds
+    // to nothing where no workers are hosted.
+    let inventory = json!({"protocolFeatures": ["node-worker-supervisor-v6"], "workerHost": {"enabled": false}});
     let call = |method: &'static str, params: Value| client.call(method, Some(params), LIMIT);
     let (_, inventory, _, _) = tokio::join!(
         stats(Arc::clone(&client), sample),

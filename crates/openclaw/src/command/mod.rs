@@ -11,12 +11,15 @@ pub mod dashboard;
 pub mod devices;
 pub mod doctor;
 pub mod gateway_cert;
+pub mod gateway_discover;
 pub mod gateway_probe;
 pub mod gateway_run;
 pub mod gateway_status;
 pub mod health;
 pub mod logs;
 pub mod migrate;
+pub mod node;
+pub mod nodes;
 pub mod paths;
 pub mod probe;
 pub mod secrets;
@@ -35,6 +38,11 @@ pub fn run(cli: Cli) -> Outcome {
     if let Command::Completion(args) = &cli.command {
         return completion::run(args);
     }
+    if let Command::Node(args) = &cli.command
+        && let Some(code) = node::guard(args)
+    {
+        return Ok(code);
+    }
     let context = Context::new(&cli.root)?;
     if let Some(level) = cli.root.log_level
         && !cli.command.runs_the_gateway()
@@ -48,6 +56,7 @@ pub fn run(cli: Cli) -> Outcome {
             Some(GatewayCommand::Status(args)) => gateway_status::run(&context, &args),
             Some(GatewayCommand::Health(args)) => health::gateway(&context, &args),
             Some(GatewayCommand::Probe(args)) => gateway_probe::run(&context, &args),
+            Some(GatewayCommand::Discover(args)) => gateway_discover::run(&context, &args),
             Some(GatewayCommand::Call(args)) => call::run(&context, &args),
             Some(GatewayCommand::Cert(args)) => gateway_cert::run(&context, &args),
         },
@@ -64,6 +73,8 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Dashboard(args) => dashboard::run(&context, &args),
         Command::Tunnel(args) => tunnel::run(&context, &args.command),
         Command::Connect(args) => connect::run(&context, &args),
+        Command::Node(args) => node::run(&context, &args),
+        Command::Nodes(args) => nodes::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),
         Command::Migrate(args) => migrate::run(&context, &args),
         Command::Completion(args) => completion::run(&args),
@@ -88,7 +99,8 @@ fn trace(level: LogLevel) {
         LogLevel::Trace => LevelFilter::TRACE,
     };
     // Of other libraries only warnings: their trace output would hold whole frames.
-    let ours = ["openclaw", "openclaw_config", "openclaw_gateway", "openclaw_remote"].map(|target| (target, level));
+    let ours = ["openclaw", "openclaw_config", "openclaw_gateway", "openclaw_node", "openclaw_remote"];
+    let ours = ours.map(|target| (target, level));
     let filter = Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(ours);
     let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(false).with_filter(filter);
     let _ = tracing_subscriber::registry().with(layer).try_init();

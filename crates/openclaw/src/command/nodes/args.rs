@@ -1,0 +1,207 @@
+//! What is typed after `openclaw nodes`.
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::args::TargetArgs;
+
+#[derive(Args, Debug)]
+pub struct Nodes {
+    #[command(subcommand)]
+    pub command: NodesCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum NodesCommand {
+    /// Known nodes, whether they are connected, and what they do
+    Status(Listing),
+    /// Pending and paired nodes
+    List(Listing),
+    /// What waits for approval
+    Pending(TargetArgs),
+    /// Approve what a node offers
+    Approve(Request),
+    /// Reject it
+    Reject(Request),
+    /// Take the node role from a device
+    Remove(OneNode),
+    /// Give a node another name
+    Rename(Rename),
+    /// Everything known of a node
+    Describe(OneNode),
+    /// Invoke a command on a node
+    Invoke(Invoke),
+    /// Run a program on a node
+    Run(Run),
+    /// Show a notification on a node
+    Notify(Notify),
+}
+
+impl Nodes {
+    /// Whether a failure has to be told on stdout as JSON, too.
+    pub fn wants_json(&self) -> bool {
+        match &self.command {
+            NodesCommand::Status(args) | NodesCommand::List(args) => args.at.json,
+            NodesCommand::Pending(at) => at.json,
+            NodesCommand::Approve(args) | NodesCommand::Reject(args) => args.at.json,
+            NodesCommand::Remove(args) | NodesCommand::Describe(args) => args.at.json,
+            NodesCommand::Rename(args) => args.node.at.json,
+            NodesCommand::Invoke(args) => args.node.at.json,
+            NodesCommand::Run(args) => args.node.at.json,
+            NodesCommand::Notify(args) => args.node.at.json,
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct Listing {
+    /// Connected nodes only
+    #[arg(long)]
+    pub connected: bool,
+    /// Nodes that connected within this time (24h, 7d, 30m)
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub last_connected: Option<u64>,
+    #[command(flatten)]
+    pub at: TargetArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct Request {
+    /// Id of the request, or the first characters of it
+    pub request: String,
+    #[command(flatten)]
+    pub at: TargetArgs,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct OneNode {
+    /// Id of the node, the first characters of it, its name or its address
+    #[arg(long, value_name = "NODE")]
+    pub node: String,
+    #[command(flatten)]
+    pub at: TargetArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct Rename {
+    #[command(flatten)]
+    pub node: OneNode,
+    /// The new name
+    #[arg(long, value_name = "NAME")]
+    pub name: String,
+}
+
+#[derive(Args, Debug)]
+pub struct Invoke {
+    #[command(flatten)]
+    pub node: OneNode,
+    /// Command, for example system.which
+    #[arg(long, value_name = "COMMAND")]
+    pub command: String,
+    /// Parameters as a JSON object
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    pub params: String,
+    /// Time the node has, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub invoke_timeout: u64,
+    /// Key under which the gateway answers a repeated call without asking the node again
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+}
+
+/// Leave given on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Leave {
+    Once,
+    Always,
+}
+
+#[derive(Args, Debug)]
+pub struct Run {
+    #[command(flatten)]
+    pub node: OneNode,
+    /// A line for the node's shell, in the place of a program with arguments
+    #[arg(long, value_name = "LINE", conflicts_with = "argv")]
+    pub raw: Option<String>,
+    /// Directory on the node
+    #[arg(long, value_name = "DIR")]
+    pub cwd: Option<String>,
+    /// Variable to set (NAME=VALUE, repeatable); the node passes on what its owner allows
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    /// Time the program has, in milliseconds
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub command_timeout: Option<u64>,
+    /// Time the node has, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub invoke_timeout: u64,
+    /// Agent whose policy applies
+    #[arg(long, value_name = "ID")]
+    pub agent: Option<String>,
+    /// Where the node asks for leave: give it
+    #[arg(long, value_name = "HOW")]
+    pub approve: Option<Leave>,
+    /// Program and arguments
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND",
+        required_unless_present = "raw"
+    )]
+    pub argv: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct Notify {
+    #[command(flatten)]
+    pub node: OneNode,
+    #[arg(long, value_name = "TEXT", required_unless_present = "body")]
+    pub title: Option<String>,
+    #[arg(long, value_name = "TEXT")]
+    pub body: Option<String>,
+    /// Sound, where the node knows it
+    #[arg(long, value_name = "NAME")]
+    pub sound: Option<String>,
+    /// How urgent it is
+    #[arg(long, value_parser = ["passive", "active", "timeSensitive"])]
+    pub priority: Option<String>,
+    /// How it is shown
+    #[arg(long, value_parser = ["system", "overlay", "auto"], default_value = "system")]
+    pub delivery: String,
+    /// Time the node has, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub invoke_timeout: u64,
+}
+
+/// `30m`, `24h`, `7d`, `90s`, or milliseconds.
+fn duration(text: &str) -> Result<u64, String> {
+    let problem = || "must be a duration such as 30m, 24h or 7d".to_owned();
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().map_err(|_| problem())?;
+    let unit = match unit {
+        "" | "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(problem()),
+    };
+    number.checked_mul(unit).ok_or_else(problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, expected) in
+            [("24h", Some(86_400_000)), ("7d", Some(604_800_000)), ("90s", Some(90_000)), ("5", Some(5))]
+        {
+            assert_eq!(duration(text).ok(), expected);
+        }
+        for wrong in ["", "h", "1w", "1.5h", "-1h", "99999999999999999999d"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}
