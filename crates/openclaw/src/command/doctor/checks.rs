@@ -110,10 +110,17 @@ pub fn config(context: &Context, exam: &mut Exam) -> Result<Loaded, Failure> {
                 .fix("openclaw config undo");
         }
         Some(problem) => {
+            let mut backup = context.paths.config_file.clone().into_os_string();
+            backup.push(".bak");
+            let can_undo = Path::new(&backup).exists();
             for issue in &problem.issues {
+                let fix = match can_undo || issue.path.is_empty() {
+                    true => "openclaw config undo".to_owned(),
+                    false => format!("openclaw config unset {}", inert(&issue.path)),
+                };
                 exam.find("config", Severity::Error, inert(&issue.with_place()).into_owned())
                     .at(issue.path.clone())
-                    .fix("openclaw config undo");
+                    .fix(fix);
             }
         }
         None => {
@@ -153,7 +160,8 @@ pub fn environment(context: &Context, exam: &mut Exam) {
             "environment",
             Severity::Warning,
             format!("{} belongs to the older product and is ignored; {} counts.", inert(&name), inert(&new)),
-        );
+        )
+        .fix(format!("unset {}", inert(&name)));
     }
     if let Some(home) = &context.paths.home {
         // S-181: the tunnel agent of the older product name keeps the port.
@@ -239,6 +247,34 @@ pub fn port(context: &Context, target: &Target, exam: &mut Exam) {
     }
     exam.ran("port");
     let port = target.url.port();
+    let running = openclaw_remote::target::running_gateway(&context.paths).filter(|url| url.port() != port);
+    if let (Some(url), true) = (&running, target.owner_socket.is_some()) {
+        exam.find(
+            "port",
+            Severity::Info,
+            format!(
+                "The running gateway listens on port {}; the next one will on {port} ({}).",
+                url.port(),
+                target.local_port.source
+            ),
+        );
+        return;
+    }
+    let by_env = target.local_port.source == "env OPENCLAW_GATEWAY_PORT";
+    let free = openclaw_gateway::ports::listeners(port).is_empty();
+    if let (Some(url), true, true) = (&running, by_env, free) {
+        exam.find(
+            "port",
+            Severity::Error,
+            format!(
+                "Nothing listens on port {port}, which OPENCLAW_GATEWAY_PORT names; the gateway of this profile said that \
+                 it listens on port {}.",
+                url.port()
+            ),
+        )
+        .fix("unset OPENCLAW_GATEWAY_PORT");
+        return;
+    }
     match Runtime::find(context, Mode::Local, port) {
         Runtime::Occupied(listeners) => {
             let holders: Vec<String> = listeners.iter().map(holder).collect();
@@ -250,24 +286,8 @@ pub fn port(context: &Context, target: &Target, exam: &mut Exam) {
             .fix(format!("openclaw gateway --port {}", free_port_after(port)));
         }
         Runtime::NotRunning => {
-            let by_env = target.local_port.source == "env OPENCLAW_GATEWAY_PORT";
-            let running = openclaw_remote::target::running_gateway(&context.paths).filter(|url| url.port() != port);
-            match running {
-                Some(url) if by_env => exam
-                    .find(
-                        "port",
-                        Severity::Error,
-                        format!(
-                            "Nothing listens on port {port}, which OPENCLAW_GATEWAY_PORT names; the gateway of this \
-                             profile said that it listens on port {}.",
-                            url.port()
-                        ),
-                    )
-                    .fix("unset OPENCLAW_GATEWAY_PORT"),
-                _ => exam
-                    .find("port", Severity::Info, format!("Nothing listens on port {port}: no gateway runs here."))
-                    .fix("openclaw gateway"),
-            };
+            exam.find("port", Severity::Info, format!("Nothing listens on port {port}: no gateway runs here."))
+                .fix("openclaw gateway");
         }
         Runtime::Running { .. } | Runtime::Remote | Runtime::Elsewhere => {}
     }
@@ -303,7 +323,10 @@ pub async fn reachability(
         let stage = error.stage().as_str();
         let remedy = cure::of_path(loaded, considered, entry, error).await;
         let shown = inert(&entry.shown).into_owned();
-        let finding = exam.find("gateway", severity, format!("{shown}: {} (stage: {stage})", short(error)));
+        let nothing_sent = matches!(error.leading(), RemoteError::Auth(_))
+            && entry.target.secrets().is_ok_and(|secrets| secrets.is_empty());
+        let sent = if nothing_sent { "; no credential was found to send" } else { "" };
+        let finding = exam.find("gateway", severity, format!("{shown}: {} (stage: {stage}){sent}", short(error)));
         finding.at(shown);
         if let Some(remedy) = remedy {
             finding.remedy(remedy);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use openclaw_config::{
     AuthMode, BindMode,
+    connections::ConnectionName,
     credentials::{Considered, CredentialErrorKind, State},
     settings::SettingsError,
 };
@@ -45,8 +46,14 @@ pub async fn of_path(loaded: &Loaded, considered: &[Considered], entry: &Entry, 
         } else {
             format!(" --remote-port {}", spec.gateway_port)
         };
-        let name = saved.map(|name| format!(" --name {name} --yes")).unwrap_or_default();
-        Some(format!("openclaw connect {}{port}{name}", spec.target))
+        Some(match saved {
+            Some(name) => format!("openclaw connect {}{port} --name {name} --yes", spec.target),
+            // The config stays as it is; the connection is chosen over it.
+            None => {
+                let name = ConnectionName::suggest(spec.target.host())?;
+                format!("openclaw connect {}{port} --name {name} && openclaw connections use {name}", spec.target)
+            }
+        })
     };
     match leading {
         RemoteError::Auth(shape) => {
@@ -179,6 +186,9 @@ pub fn of_target(context: &Context, loaded: &Loaded, error: &TargetError) -> Opt
         TargetError::Rule { error, .. } => match error {
             RuleError::SshUrlDirect => here("let ssh carry it", "openclaw config set gateway.remote.transport ssh"),
             RuleError::NoSshTarget => here("connect to the URL", "openclaw config set gateway.remote.transport direct"),
+            RuleError::Url(_) if loaded.gateway.remote.ssh_target.is_some() => {
+                here("the ssh target alone is enough", "openclaw config unset gateway.remote.url")
+            }
             RuleError::SshTarget(_) if loaded.gateway.remote.url.is_some() => {
                 here("do without it", "openclaw config unset gateway.remote.sshTarget")
             }
