@@ -41,6 +41,13 @@ enum Step {
         device: usize,
         wish: usize,
     },
+    /// Brings a one-time token made for this wish.
+    Redeem {
+        device: usize,
+        made_for: usize,
+        wish: usize,
+        changed: bool,
+    },
     Reject {
         device: usize,
     },
@@ -154,6 +161,26 @@ impl World {
                 assert!(!self.withdrawn.contains(&(device, asked.role)), "withdrawn consent came back silently");
                 next.consent(device, &asked, false);
                 next.stale_requests.extend(waiting.filter(|w| w.request.same_as(&asked)).map(|w| w.id));
+            }
+            Step::Redeem { device, made_for, wish, changed } => {
+                let (role, granted) = (WISHES[made_for].0, scopes(made_for));
+                let operator = (role == Role::Operator).then_some(granted);
+                let rights = Rights { node: role == Role::Node, operator };
+                let now = Moment { wall_ms: next.now, uptime_ms: next.now.unsigned_abs() };
+                let setup_id = format!("s{}", next.made);
+                let asked = Invitation { setup_id, rights, label: None, sponsor: Sponsor::Owner, ttl_ms: 60_000 };
+                let _ = next.pairing.invite(now, asked, &Secret::new("once")).ok()?;
+                let asked = next.request(keys, device, wish, changed);
+                let waiting = next.pairing.pending_of(next.now, keys.id(device)).map(|waiting| waiting.id.clone());
+                let fresh = [token, Secret::new(format!("t{}b", next.made))];
+                let _ = next.pairing.redeem(now, "once", &asked, None, fresh).ok()?;
+                assert!(role == WISHES[wish].0 && granted.covers(scopes(wish)), "redeemed beyond the token");
+                let again = next.pairing.check_bootstrap(now, "once", role, ScopeSet::EMPTY, None);
+                assert_eq!(again, Err(BootstrapError::Unknown), "redeemed and still there");
+                next.withdrawn.remove(&(device, role));
+                next.consent(device, &PairingRequest { scopes: granted, ..asked }, true);
+                let still = next.pairing.pending_of(next.now, keys.id(device)).is_some();
+                next.stale_requests.extend(waiting.filter(|_| !still));
             }
             Step::Reject { device } => {
                 let pending = next.pairing.pending_of(next.now, keys.id(device))?.id.clone();
@@ -324,7 +351,11 @@ fn steps() -> Vec<Step> {
             steps.push(Step::Request { device, wish, changed: false });
             steps.push(Step::ApproveSilently { device, wish });
             steps.push(Step::Connect { device, wish });
+            steps.push(Step::Redeem { device, made_for: wish, wish, changed: false });
         }
+        steps.push(Step::Redeem { device, made_for: 2, wish: 1, changed: false });
+        steps.push(Step::Redeem { device, made_for: 1, wish: 2, changed: false });
+        steps.push(Step::Redeem { device, made_for: 1, wish: 1, changed: true });
         steps.push(Step::Request { device, wish: 0, changed: true });
         steps.push(Step::Request { device, wish: 1, changed: true });
         steps.extend((0..3).map(|by| Step::Approve { device, by }));
