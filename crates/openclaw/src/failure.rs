@@ -3,7 +3,7 @@
 use openclaw_remote::{Error as RemoteError, Place, Remedy, error::PathFailure};
 use serde_json::{Value, json};
 
-use crate::output::{self, Style, Tone, inert};
+use crate::output::{self, Style, Tone, escape::inert_line, inert};
 
 /// A command that did not succeed.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Failure {
 
     /// A failure on the way to a gateway, or its refusal.
     pub fn remote(error: &RemoteError, place: &Place) -> Self {
-        let mut failure = Self::new(inert(&error.to_string()).into_owned());
+        let mut failure = Self::new(told(error));
         failure.0.exit = error.exit_code();
         failure.0.details.extend(why(error));
         failure.0.remedies.extend(error.remedy(place));
@@ -172,12 +172,24 @@ pub fn capitalised(text: &str) -> String {
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
+/// An error made fit for a terminal. What is said about ssh is bounded where it is made, and its end is what matters of a
+/// changed host key: the file and line of the key on record.
+fn told(error: &RemoteError) -> String {
+    let text = error.to_string();
+    match error {
+        RemoteError::Ssh(_) => inert_line(&text).into_owned(),
+        _ => inert(&text).into_owned(),
+    }
+}
+
 /// One line for one path: what failed there, and why.
 pub fn reason(error: &RemoteError) -> String {
     let what = match error {
         // Its text repeats the address.
         RemoteError::Connect { failure, .. } => failure.errno().map(|errno| format!("{errno}.")),
-        _ => Some(capitalised(&inert(&error.to_string()))),
+        // It begins with the host's name.
+        RemoteError::Ssh(_) => Some(told(error)),
+        _ => Some(capitalised(&told(error))),
     };
     let what = what.map(|what| if what.ends_with('.') { what } else { format!("{what}.") });
     let why = why(error).into_iter().next();
@@ -198,7 +210,8 @@ fn why(error: &RemoteError) -> Vec<String> {
     use openclaw_remote::error::ConnectFailure as C;
     match error {
         RemoteError::Paths(all) => {
-            let each = all.failures.iter().map(|failure| format!("  {}: {}", inert(&failure.path), reason(&failure.error)));
+            let each =
+                all.failures.iter().map(|failure| format!("  {}: {}", inert(&failure.path), reason(&failure.error)));
             let leading = if error.reached_gateway() { why(error.leading()) } else { Vec::new() };
             leading.into_iter().chain(each).collect()
         }

@@ -8,6 +8,7 @@ use std::{
     io::Write as _,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use rustix::process::Signal;
@@ -137,6 +138,15 @@ impl SshClient {
     /// Forgets every host key.
     pub fn trust_nobody(&self) {
         fs::write(self.known_hosts(), "").expect("writes");
+    }
+
+    /// Hides the names in `known_hosts`, as many distributions do.
+    pub fn hash_known_hosts(&self) {
+        let made = Command::new("ssh-keygen").args(["-q", "-H", "-f"]).arg(self.known_hosts()).output();
+        let made = made.expect("ssh-keygen starts");
+        assert!(made.status.success(), "{made:?}");
+        let text = fs::read_to_string(self.known_hosts()).expect("made at the start");
+        assert!(text.starts_with("|1|"), "{text}");
     }
 
     /// What a program of ours needs to use exactly this ssh.

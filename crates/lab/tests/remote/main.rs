@@ -1,6 +1,7 @@
 //! Reaching a gateway from elsewhere, in network namespaces and with a real sshd.
 
 mod connect;
+mod far;
 mod heal;
 mod home;
 mod interop;

@@ -63,7 +63,7 @@ fn a_laptop_gets_home_over_every_path_and_takes_the_best() {
 }
 
 #[test]
-fn p_84_whoever_sits_at_the_saved_address_gets_nothing_until_it_proves_itself() {
+fn p_85_whoever_sits_at_the_saved_address_gets_nothing_until_it_proves_itself() {
     lab::require!(require::netlab());
     lab::require!(program("sshd"));
     let lab = Netlab::up();
@@ -136,4 +136,62 @@ fn a_dead_way_is_told_within_its_time() {
         assert!(failed.stderr.contains(path), "one reason each: {failed:#?}");
     }
     home.no_ssh_left();
+}
+
+#[test]
+fn p_86_no_log_level_shows_a_secret_on_the_laptop() {
+    lab::require!(require::netlab());
+    lab::require!(program("sshd"));
+    let lab = Netlab::up();
+    let mut home = Home::new(&lab);
+    let token = home.gateway.token().to_owned();
+    home.pair();
+    home.save("home", &[home.direct("lan"), home.ssh("box")]);
+    let url = format!("ssh://{}@box", lab::sshd::user());
+    let commands: [&[&str]; 6] = [
+        &["--log-level", "trace", "gateway", "call", "health", "--url", &url, "--token", &token],
+        &["--log-level", "trace", "--on", "home", "health"],
+        &["--log-level", "trace", "--on", "home", "status", "--all"],
+        &["--log-level", "trace", "--on", "home", "gateway", "probe"],
+        &["--log-level", "trace", "--on", "home", "doctor", "--why"],
+        &["--log-level", "trace", "tunnel", "up", "home", "--port", "28789"],
+    ];
+    // The device's own token is as secret as the shared one.
+    let held = std::fs::read_to_string(home.laptop().state_dir().join("identity/device-auth.json")).expect("tokens");
+    let held: Value = serde_json::from_str(&held).expect("JSON");
+    let mut secrets = vec![token.clone()];
+    tokens_in(&held, &mut secrets);
+    assert!(secrets.len() > 1, "a device token is held: {held}");
+    let mut said = String::new();
+    for down in [false, true] {
+        if down {
+            home.gateway.kill();
+        }
+        for args in commands {
+            let ran = home.openclaw(args).run();
+            said.push_str(&ran.stdout);
+            said.push_str(&ran.stderr);
+        }
+        said.push_str(&home.openclaw(&["tunnel", "logs", "home"]).run().stdout);
+        home.ok(&["tunnel", "down", "--all"]);
+    }
+    let kept = lab::sandbox::walk(&home.laptop().home());
+    let logs = kept.iter().filter(|file| file.ends_with("log") || file.extension().is_some_and(|end| end == "log"));
+    said.extend(logs.map(|file| std::fs::read_to_string(file).unwrap_or_default()));
+    said.push_str(&home.me.starts().join("\n"));
+    for secret in secrets {
+        assert!(!said.contains(&secret), "a secret that begins with {} was shown", &secret[..4]);
+    }
+}
+
+/// Every value of a key `token`, at any depth.
+fn tokens_in(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            found.extend(fields.get("token").and_then(Value::as_str).map(str::to_owned));
+            fields.values().for_each(|value| tokens_in(value, found));
+        }
+        Value::Array(values) => values.iter().for_each(|value| tokens_in(value, found)),
+        _ => {}
+    }
 }

@@ -62,6 +62,10 @@ fn p_83_every_failure_of_ssh_has_its_name_and_its_advice() {
     lab.join("laptop:lan");
     home.ok(&["--on", "home", "health"]);
 
+    // Names that are hashed in known_hosts are as good.
+    home.me.hash_known_hosts();
+    home.ok(&["--on", "home", "health"]);
+
     // Last, for it cannot be undone: a new host key. Never retried, never offered to be deleted.
     let before = home.far.fingerprint();
     home.far.rotate_host_key();
