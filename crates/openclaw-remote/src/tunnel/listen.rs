@@ -17,7 +17,6 @@ use std::{
 
 use openclaw_protocol::GatewayId;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, copy_bidirectional_with_sizes},
     net::{TcpListener, UnixListener, UnixStream},
     sync::{Mutex, mpsc, watch},
     time::{Instant, timeout},
@@ -25,6 +24,7 @@ use tokio::{
 
 use super::{
     PortRefused,
+    carry::{Socket, carry},
     control::is_ours,
     links::{Message, trouble},
     machine::{Input, LinkId},
@@ -33,8 +33,6 @@ use crate::{client::Client, deadline::Deadline, ssh::Forward};
 
 /// How long a connection waits for an ssh to be current.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Per direction of a connection. ssh itself moves at most 32 KiB at a time; larger pieces save turns of this loop.
-const COPY_BYTES: usize = 64 * 1024;
 /// Longest request that is kept until it is answered, in case its ssh dies.
 const HEAD_BYTES: usize = 8 * 1024;
 /// How long after a connection its ssh may be seen to end.
@@ -92,7 +90,7 @@ impl Carrier {
                 Ok((near, _)) => {
                     let (carrier, counted) = (self.clone(), self.counted());
                     if let (Some(counted), Ok(true)) = (counted, is_ours(&near)) {
-                        tokio::spawn(async move { carrier.carry(near, false, counted).await });
+                        tokio::spawn(async move { carrier.carry(Socket::Unix(near), false, counted).await });
                     }
                 }
                 Err(error) => pause(&error).await,
@@ -108,7 +106,7 @@ impl Carrier {
                     let (carrier, counted) = (self.clone(), self.counted());
                     // Nagle here would undo what the session channel cures at the far end.
                     if let (Some(counted), Ok(())) = (counted, near.set_nodelay(true)) {
-                        tokio::spawn(async move { carrier.carry(near, true, counted).await });
+                        tokio::spawn(async move { carrier.carry(Socket::Tcp(near), true, counted).await });
                     }
                 }
                 Err(error) => pause(&error).await,
@@ -116,15 +114,15 @@ impl Carrier {
         }
     }
 
-    async fn carry(mut self, mut near: impl AsyncRead + AsyncWrite + Unpin, ask: bool, _counted: Counted) {
+    async fn carry(mut self, near: Socket, ask: bool, _counted: Counted) {
         let mut said = Vec::new();
         loop {
             let reach = timeout(PATIENCE, self.reach(ask)).await;
-            let Ok(Some((target, mut far))) = reach else { return };
-            match begin(&mut near, &mut far, &mut said).await {
+            let Ok(Some((target, far))) = reach else { return };
+            match begin(&near, &far, &mut said).await {
                 Ok(true) => {
                     // Either side may hang up at any time: that is how connections end.
-                    let _ = copy_bidirectional_with_sizes(&mut near, &mut far, COPY_BYTES, COPY_BYTES).await;
+                    let _ = carry(&near, &far).await;
                     return;
                 }
                 // It came while its ssh was dying: the next one takes it from the beginning.
@@ -135,14 +133,14 @@ impl Carrier {
     }
 
     /// A connection through the current ssh, or through the next one.
-    async fn reach(&mut self, ask: bool) -> Option<(Target, UnixStream)> {
+    async fn reach(&mut self, ask: bool) -> Option<(Target, Socket)> {
         loop {
             let target = self.target.wait_for(Option::is_some).await.ok()?.clone()?;
             if ask && !self.still_proved(&target).await {
                 return None;
             }
             match UnixStream::connect(target.forward.socket()).await {
-                Ok(far) => return Some((target, far)),
+                Ok(far) => return Some((target, Socket::Unix(far))),
                 // It has just ended; the supervisor knows in a moment.
                 Err(_) => self.target.changed().await.ok()?,
             }
@@ -175,11 +173,7 @@ impl Carrier {
 
 /// Says again what the client said so far, then passes bytes on until the far end says something. False when it hung up
 /// before that; `said` then holds all the client said.
-async fn begin(
-    near: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    far: &mut UnixStream,
-    said: &mut Vec<u8>,
-) -> io::Result<bool> {
+async fn begin(near: &Socket, far: &Socket, said: &mut Vec<u8>) -> io::Result<bool> {
     if far.write_all(said).await.is_err() {
         return Ok(false);
     }

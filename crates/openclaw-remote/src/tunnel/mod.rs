@@ -26,6 +26,7 @@
 //! ```
 
 pub(crate) mod backoff;
+mod carry;
 pub mod control;
 mod dir;
 mod links;
