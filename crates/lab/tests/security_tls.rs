@@ -1,14 +1,19 @@
 //! TLS, seen by the program as its users run it: P-88 (pins and trust), P-90 (redirects), and proxies on the way.
 
-use std::{fs, path::Path};
+use std::{fs, net::TcpStream, path::Path, sync::Arc, time::Duration};
 
 use lab::{
     process::{Finished, Launch, wait_until},
     sandbox::{Sandbox, Setup, binary},
     tls::{Authority, ConnectProxy, Identity, Server},
 };
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tungstenite::{Message, WebSocket, client::IntoClientRequest as _};
 
 const TOKEN: &str = "a-token-that-must-not-travel-far";
 
@@ -407,4 +412,52 @@ fn files_that_cannot_be_served_stop_the_start() {
     assert_eq!(text(&cert(&gateway, &["show"]), "fingerprintSha256"), one.pin());
     let done = gateway.setup.run(&["gateway", "cert", "renew"]);
     assert!(!done.status.success() && done.stderr.contains("issued by somebody else"), "{done:#?}");
+}
+
+type Socket = WebSocket<StreamOwned<ClientConnection, TcpStream>>;
+
+/// What a page of this origin is told when it connects.
+fn answer_to_a_page(gateway: &Sandbox, origin: &str) -> Value {
+    let certificate = gateway.state_dir().join("gateway/tls/gateway-cert.pem");
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(certificate).expect("its certificate")).expect("a root");
+    let config = ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(("127.0.0.1", gateway.port)).expect("connects");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+    let session = ClientConnection::new(Arc::new(config), ServerName::try_from("localhost").expect("a name"));
+    let stream = StreamOwned::new(session.expect("a session"), stream);
+    let mut request = format!("wss://localhost:{}/", gateway.port).into_client_request().expect("a request");
+    request.headers_mut().insert("origin", origin.parse().expect("a header"));
+    let (mut socket, _): (Socket, _) = tungstenite::client(request, stream).expect("upgrades");
+    let connect = json!({"type": "req", "id": "connect", "method": "connect", "params": {
+        "minProtocol": 4, "maxProtocol": 4, "role": "operator", "scopes": ["operator.admin"], "caps": [],
+        "client": {"id": "openclaw-control-ui", "mode": "webchat", "version": "lab", "platform": "web"},
+        "auth": {"token": gateway.token()},
+    }});
+    socket.send(Message::text(connect.to_string())).expect("sends");
+    loop {
+        if let Message::Text(text) = socket.read().expect("a frame") {
+            let frame: Value = serde_json::from_str(&text).expect("JSON");
+            if frame["id"] == "connect" {
+                return frame;
+            }
+        }
+    }
+}
+
+#[test]
+fn the_origin_of_a_tls_gateway_is_https() {
+    let gateway = tls_gateway();
+    let word = |origin: &str| {
+        let answer = answer_to_a_page(&gateway, origin);
+        answer["error"]["details"]["code"].as_str().unwrap_or("none").to_owned()
+    };
+    let own = format!("localhost:{}", gateway.port);
+    assert_eq!(word(&format!("http://{own}")), "CONTROL_UI_ORIGIN_NOT_ALLOWED");
+    // Its own page gets past that, and is asked for a device.
+    assert_ne!(word(&format!("https://{own}")), "CONTROL_UI_ORIGIN_NOT_ALLOWED");
 }

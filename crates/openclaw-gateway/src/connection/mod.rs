@@ -306,6 +306,51 @@ mod tests {
         (Link::new(near, Vec::new()), far)
     }
 
+    /// A link over TLS and a pipe that holds 1 KiB, and its client.
+    async fn tls_pair(unsent: Vec<u8>) -> (Link<impl AsyncRead + AsyncWrite>, impl AsyncRead) {
+        use rustls::{
+            ClientConfig, RootCertStore,
+            pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+        };
+        let dir = tempfile::tempdir().expect("dir");
+        let path = |name: &str| dir.path().join(name);
+        let files = openclaw_config::TlsFiles { certificate: path("c.pem"), key: path("k.pem"), ca: None };
+        let tls = crate::tls::Tls::open(files.clone(), true, &["localhost".to_owned()]).expect("a pair");
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(&files.certificate).expect("certificate")).expect("root");
+        let client = ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let (near, far) = duplex(1024);
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+        let (server, client) = tokio::join!(
+            tokio_rustls::TlsAcceptor::from(tls.config()).accept(near),
+            connector.connect(ServerName::try_from("localhost").expect("name"), far)
+        );
+        (Link::new(server.expect("server"), unsent), client.expect("client"))
+    }
+
+    #[tokio::test]
+    async fn what_tls_took_leaves_when_the_peer_reads_again() {
+        const BYTES: usize = 20_000;
+        let (mut link, mut client) = tls_pair(vec![7; BYTES]).await;
+        // TLS takes it all at once, although the pipe holds a twentieth.
+        while link.owes() {
+            assert!(matches!(link.step(true).await, Step::Wrote));
+        }
+        // The link owes nothing and waits for something to read, as an idle connection does.
+        let mut received = vec![0; BYTES];
+        tokio::select! {
+            read = tokio::time::timeout(Duration::from_secs(10), client.read_exact(&mut received)) => {
+                read.expect("the rest is held back").expect("reads");
+            }
+            _ = link.step(true) => panic!("the client said nothing"),
+        }
+        assert_eq!(received, vec![7; BYTES]);
+    }
+
     const MASKED_CLOSE: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8];
 
     #[tokio::test(start_paused = true)]

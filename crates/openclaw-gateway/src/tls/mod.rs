@@ -117,7 +117,8 @@ impl Tls {
         self.material.load().certificate.clone()
     }
 
-    fn config(&self) -> Arc<ServerConfig> {
+    /// How the next connection is served.
+    pub(crate) fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.material.load().config)
     }
 
