@@ -100,4 +100,5 @@ targets! {
     http_head
     evidence
     pairing
+    setup_code
 }

@@ -16,7 +16,7 @@ pub use config::{config_document, config_edit, config_path, config_redact};
 pub use http_head::http_head;
 pub use network::{evidence, gateway_url};
 pub use pairing::pairing;
-pub use protocol::{connect, device_proof, frame};
+pub use protocol::{connect, device_proof, frame, setup_code};
 pub use ws::websocket;
 
 /// One target.
@@ -43,4 +43,5 @@ pub const TARGETS: &[Target] = &[
     Target { name: "http_head", run: http_head, mutations: 10_000 },
     Target { name: "evidence", run: evidence, mutations: 20_000 },
     Target { name: "pairing", run: pairing, mutations: 2_000 },
+    Target { name: "setup_code", run: setup_code, mutations: 20_000 },
 ];

@@ -1,11 +1,11 @@
-//! What strangers send first: frames, connect parameters, device proofs.
+//! What strangers send first: frames, connect parameters, device proofs; and what people paste: setup codes.
 
 use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use openclaw_protocol::{
-    DeviceKey, ErrorShape, Protocol,
+    DeviceKey, ErrorShape, Protocol, SetupCode,
     connect::ConnectParams,
     device::{ProofPayload, verify_proof},
     frame::{FrameError, MAX_NAME_BYTES, error_response, ok_response, parse_request},
@@ -151,5 +151,22 @@ pub fn device_proof(data: &[u8]) {
     assert_eq!(verified.is_ok(), expected, "{verified:?} for {presented:?} signed as {signed:?}");
     if let Ok((id, public)) = verified {
         assert_eq!((id, public), (own_id, key.public()));
+    }
+}
+
+/// A setup code: whatever was pasted, what is read from it survives being written again, and is shown nowhere.
+pub fn setup_code(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let (bare, json) = (SetupCode::parse(text), URL_SAFE_NO_PAD.encode(text));
+    // Mutations seldom hit base64url of JSON, so the bytes are also tried as the JSON inside.
+    for code in [bare, SetupCode::parse(&json)] {
+        match code {
+            Ok(code) => {
+                assert!(!code.urls.is_empty() && code.urls.iter().all(|url| url.starts_with("ws")), "{code:?}");
+                assert!(!code.bootstrap_token.expose().trim().is_empty());
+                assert_eq!(SetupCode::parse(code.encode().expose()).as_ref(), Ok(&code), "it changes when copied");
+            }
+            Err(error) => assert!(error.to_string().len() < 200),
+        }
     }
 }
