@@ -53,6 +53,13 @@ pub async fn browse(interfaces: Interfaces, time: Duration) -> Result<Vec<Announ
 }
 
 fn collect(interfaces: Interfaces, time: Duration) -> Result<Vec<Announcement>, String> {
+    let mut found: Vec<Announcement> = services(interfaces, time)?.iter().filter_map(read).collect();
+    found.sort_by(|a, b| (&a.host, a.port).cmp(&(&b.host, b.port)));
+    Ok(found)
+}
+
+/// The services that were announced and resolved within `time`, at most [`MAX_PER_SOURCE`].
+pub(super) fn services(interfaces: Interfaces, time: Duration) -> Result<Vec<ResolvedService>, String> {
     let end = Instant::now() + time;
     let failed = |error: mdns_sd::Error| format!("multicast DNS: {error}");
     let port = match interfaces {
@@ -70,13 +77,13 @@ fn collect(interfaces: Interfaces, time: Duration) -> Result<Vec<Announcement>, 
         })?;
         let events = daemon.browse(SERVICE)?;
         // By full name: an announcement may be resolved again with more addresses, or withdrawn.
-        let mut found: HashMap<String, Announcement> = HashMap::new();
+        let mut found: HashMap<String, ResolvedService> = HashMap::new();
         while let Ok(event) = events.recv_deadline(end) {
             match event {
                 ServiceEvent::ServiceResolved(service) => {
                     let room = found.len() < MAX_PER_SOURCE || found.contains_key(&service.fullname);
-                    if let (true, Some(announced)) = (room, read(&service)) {
-                        found.insert(service.fullname.clone(), announced);
+                    if room && read(&service).is_some() {
+                        found.insert(service.fullname.clone(), *service);
                     }
                 }
                 ServiceEvent::ServiceRemoved(_, name) => drop(found.remove(&name)),
@@ -87,9 +94,7 @@ fn collect(interfaces: Interfaces, time: Duration) -> Result<Vec<Announcement>, 
     })();
     // Its thread ends by itself afterwards.
     let _ = daemon.shutdown();
-    let mut found: Vec<Announcement> = found.map_err(failed)?.into_values().collect();
-    found.sort_by(|a, b| (&a.host, a.port).cmp(&(&b.host, b.port)));
-    Ok(found)
+    Ok(found.map_err(failed)?.into_values().collect())
 }
 
 fn read(service: &ResolvedService) -> Option<Announcement> {

@@ -6,9 +6,11 @@
 //! (a multicast query, one request to this machine's own tailscaled, none for the ssh config), and [`greet`] then opens a
 //! TCP connection to each candidate's ssh port and reads the line every ssh server begins with. Nothing is said to it.
 
+mod beacon;
 mod greeting;
 mod mdns;
 mod tailnet;
+mod wide_area;
 
 use std::{collections::HashMap, net::IpAddr, path::PathBuf, time::Duration};
 
@@ -16,6 +18,7 @@ use tokio::time::timeout;
 
 use crate::ssh::SshTarget;
 
+pub use beacon::{Beacon, Beacons, beacons};
 pub use greeting::{Greeting, greet};
 pub use mdns::{Announcement, Interfaces, SERVICE};
 pub use tailnet::{Peer, TailnetError};
