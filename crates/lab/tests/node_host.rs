@@ -1,20 +1,27 @@
 //! Our node host as a real process: at our gateway, and at the real ones of both generations.
 
 use std::{
+    collections::BTreeSet,
     fs,
+    net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use lab::{
     peers::{Generation, Peers, RealGateway},
     process::{Finished, Gateway, GatewayOptions, Launch, Process, our_cli, wait_until},
     require,
+    require::program,
     sandbox::binary,
+    sshd::{SshClient, Sshd},
 };
+use openclaw_protocol::{GatewayId, Secret, SetupCode};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tungstenite::Message;
 
 const NAME: &str = "Bench Node";
 
@@ -360,4 +367,182 @@ fn our_node_at_the_real_gateway_of_protocol_4() {
 #[test]
 fn our_node_at_the_real_gateway_of_protocol_3() {
     check_real_gateway(Generation::V3);
+}
+
+/// A one-time code of the gateway's owner, for a node.
+fn code(bench: &Bench) -> SetupCode {
+    let invited = bench.says(&["devices", "invite", "--role", "node"]);
+    let text = |pointer: &str| invited.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    SetupCode {
+        urls: vec![format!("ws://127.0.0.1:{}", bench.port)],
+        bootstrap_token: Secret::new(text("/token")),
+        expires_at_ms: invited["expiresAtMs"].as_i64(),
+        tls_fingerprint: None,
+        gateway_id: GatewayId::parse(&text("/gateway/id")),
+        role: None,
+    }
+}
+
+fn by_code(bench: &Bench, code: &SetupCode) -> Launch {
+    Launch::new(binary(), bench.node_home.path())
+        .env("HOME", bench.node_home.path())
+        .env("OPENCLAW_STATE_DIR", bench.state())
+        .args(["node", "run", "--display-name", NAME, "--pair"])
+        .arg(format!("oc-pair://{}", code.encode().expose()))
+}
+
+/// No secret but the code; afterwards the node's own token, for the gateway that proved itself and no other.
+#[test]
+fn a_node_pairs_by_a_code() {
+    let mut gateway = Gateway::start();
+    let bench = Bench::new(gateway.port(), gateway.token());
+    let code = code(&bench);
+    let mut node = by_code(&bench, &code).start("node");
+    bench.wait_connected(&mut node);
+    node.stop();
+    // Used up: another machine gets nothing for it.
+    let other = Bench::new(gateway.port(), gateway.token());
+    let mut thief = by_code(&other, &code).start("thief");
+    let status = wait_until("end of the thief", || thief.ended());
+    assert_eq!(status.code(), Some(14), "{}", thief.said());
+    assert!(thief.stderr().contains("setup code"), "{}", thief.said());
+    // It remembers where it belongs.
+    let again = Launch::new(binary(), bench.node_home.path())
+        .env("HOME", bench.node_home.path())
+        .env("OPENCLAW_STATE_DIR", bench.state())
+        .args(["node", "run"]);
+    let mut node = again.start("node-again");
+    bench.wait_connected(&mut node);
+    node.stop();
+    // Another gateway at the same address is told nothing.
+    let state = gateway.state_dir();
+    gateway.stop();
+    let identity = state.join("identity").join("device.json");
+    fs::remove_file(&identity).unwrap_or_else(|error| panic!("{}: {error}", identity.display()));
+    gateway.start_again();
+    let mut node = again.start("node-elsewhere");
+    let status = wait_until("end of the node", || node.ended());
+    assert_eq!(status.code(), Some(21), "{}", node.said());
+}
+
+/// Through ssh, over an ssh that dies and is replaced, and that ends with the node.
+#[test]
+fn a_node_reaches_its_gateway_through_ssh() {
+    require!(program("sshd"));
+    let (gateway, sshd, me) = (Gateway::start(), Sshd::start(), SshClient::new());
+    me.may_enter(&sshd, "box");
+    let bench = Bench::new(gateway.port(), gateway.token());
+    let launch = Launch::new(binary(), bench.node_home.path())
+        .envs(me.env())
+        .env("OPENCLAW_STATE_DIR", bench.state())
+        .env("OPENCLAW_GATEWAY_TOKEN", gateway.token())
+        .args(["node", "run", "--host", "ssh://box", "--port", &gateway.port().to_string(), "--display-name", NAME]);
+    let mut node = launch.start("node");
+    let first = bench.wait_connected(&mut node);
+    assert!(node.stderr().contains("ssh"), "{}", node.said());
+    sshd.kill_sessions();
+    wait_until("another connection", || {
+        assert!(node.ended().is_none(), "{}", node.said());
+        bench.node().filter(|node| node["connected"] == true && node["connectedAtMs"] != first["connectedAtMs"])
+    });
+    kill_9(&node);
+    wait_until("end of every ssh", || me.running().is_empty().then_some(()));
+}
+
+/// Stands where a gateway should be, and hands over the `connect` it is sent.
+fn overhear(listener: &TcpListener) -> Value {
+    let (stream, _) = listener.accept().expect("the node dials");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+    let mut socket = tungstenite::accept(stream).expect("an upgrade");
+    let challenge = json!({"type": "event", "event": "connect.challenge",
+                           "payload": {"nonce": "0ba0a5a0-a6b5-4a65-8ed4-e19f3798f77b", "ts": 1_795_229_493_111_i64}});
+    socket.send(Message::text(challenge.to_string())).expect("it listens");
+    loop {
+        if let Message::Text(text) = socket.read().expect("it answers") {
+            return serde_json::from_str::<Value>(&text).expect("JSON")["params"].clone();
+        }
+    }
+}
+
+fn keys(value: &Value) -> BTreeSet<&str> {
+    value.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect()
+}
+
+/// S-083, S-084, and the frame itself beside the captured one (`node-run-pair-invoke`).
+#[test]
+fn s_083_s_084_which_secret_a_node_sends() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let here = ["--host", "127.0.0.1", "--port"];
+    let local = json!({"gateway": {"mode": "local", "remote": {"token": "RT"}}});
+    let own = json!({"gateway": {"mode": "local", "auth": {"token": "CT"}, "remote": {"token": "RT"}}});
+    let remote = json!({"gateway": {"mode": "remote", "auth": {"token": "CT"},
+                        "remote": {"url": format!("ws://127.0.0.1:{port}"), "token": "RT"}}});
+    for (config, env, named, sent) in [
+        (&local, None, true, Value::Null),
+        (&own, None, true, json!({"token": "CT"})),
+        (&own, Some("ET"), true, json!({"token": "ET"})),
+        (&remote, Some("ET"), false, json!({"token": "RT"})),
+        (&remote, Some("ET"), true, json!({"token": "RT"})),
+    ] {
+        let bench = Bench::new(port, "");
+        fs::create_dir(bench.state()).expect("a scratch directory takes directories");
+        fs::write(bench.state().join("openclaw.json"), config.to_string()).expect("and files");
+        let mut launch = Launch::new(binary(), bench.node_home.path())
+            .env("HOME", bench.node_home.path())
+            .env("OPENCLAW_STATE_DIR", bench.state())
+            .args(["node", "run"]);
+        if named {
+            launch = launch.args(here).arg(port.to_string());
+        }
+        if let Some(token) = env {
+            launch = launch.env("OPENCLAW_GATEWAY_TOKEN", token);
+        }
+        let node = launch.start("node");
+        let connect = overhear(&listener);
+        drop(node);
+        assert_eq!(connect["auth"], sent, "{config} {env:?} {named}");
+        let captured =
+            ["minProtocol", "maxProtocol", "client", "caps", "commands", "pathEnv", "role", "scopes", "device"];
+        let auth = (!sent.is_null()).then_some("auth");
+        assert_eq!(keys(&connect), captured.into_iter().chain(auth).collect());
+        let client = ["id", "displayName", "version", "platform", "deviceFamily", "mode", "instanceId"];
+        assert_eq!(keys(&connect["client"]), client.into_iter().collect());
+        assert_eq!(
+            keys(&connect["device"]),
+            ["id", "publicKey", "signature", "signedAt", "nonce"].into_iter().collect()
+        );
+        assert_eq!((&connect["minProtocol"], &connect["maxProtocol"]), (&json!(4), &json!(4)));
+        assert_eq!((&connect["role"], &connect["scopes"]), (&json!("node"), &json!([])));
+        // Signed by the gateway's clock, as the reference does.
+        assert_eq!(connect["device"]["signedAt"], 1_795_229_493_111_i64);
+    }
+}
+
+/// The service's text can be looked at, and is written once.
+#[test]
+fn the_service_is_written_down() {
+    let bench = Bench::new(18_789, "t");
+    let cli = |args: &[&str]| {
+        let home = bench.node_home.path();
+        Launch::new(binary(), home).env("HOME", home).env("OPENCLAW_GATEWAY_TOKEN", "hush").args(args).run()
+    };
+    let options = ["node", "install", "--manager", "systemd", "--host", "gw.lan", "--display-name", "My Box"];
+    let printed = cli(&[&options[..], &["--print"]].concat());
+    assert!(printed.stdout.contains(" node run --host gw.lan --display-name \"My Box\"\n"), "{printed:#?}");
+    let file = bench.node_home.path().join(".config/systemd/user/openclaw-node.service");
+    assert!(!file.exists(), "printing writes nothing");
+    let written = cli(&[&options[..], &["--no-start"]].concat());
+    assert!(written.status.success(), "{written:#?}");
+    let text = fs::read_to_string(&file).expect("the unit");
+    assert_eq!(text, printed.stdout);
+    assert!(!text.contains("hush") && written.stdout.contains("OPENCLAW_GATEWAY_TOKEN"), "{written:#?}");
+    let other = cli(&["node", "install", "--manager", "systemd", "--host", "other", "--no-start"]);
+    assert!(!other.status.success() && other.stderr.contains("--force"), "{other:#?}");
+    assert_eq!(fs::read_to_string(&file).expect("the unit"), text);
+    let status = cli(&["node", "status", "--json"]).json();
+    assert_eq!(
+        keys(&status["service"]),
+        ["label", "loaded", "loadedText", "notLoadedText", "command", "runtime"].into()
+    );
 }

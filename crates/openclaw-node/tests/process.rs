@@ -1,5 +1,7 @@
 //! Programs under the guard: output, limits, and above all that nothing outlives its request.
 
+#![allow(clippy::unwrap_used)] // A test may stop at the first surprise.
+
 use std::{
     collections::BTreeMap,
     path::Path,

@@ -51,10 +51,12 @@ mod tests {
 
     #[test]
     fn a_sample_has_the_captured_keys() {
-        let Some(stats) = sample(Some(Path::new("/"))) else {
-            assert!(!cfg!(target_os = "linux"));
+        // Elsewhere there may be nothing to read.
+        let stats = sample(Some(Path::new("/")));
+        let stats = if cfg!(target_os = "linux") { stats.unwrap() } else { stats.unwrap_or_default() };
+        if stats.is_null() {
             return;
-        };
+        }
         let number = |key: &str| stats[key].as_u64();
         assert!(number("cpuCount").is_some_and(|count| count > 0));
         for (part, whole) in [("memoryFreeBytes", "memoryTotalBytes"), ("diskAvailableBytes", "diskTotalBytes")] {
