@@ -46,7 +46,8 @@ impl World {
             {"kind": "lan", "url": url},
             {"kind": "ssh", "target": "box", "gatewayPort": self.gateway.port()},
         ]);
-        let book = json!({"version": 1, "connections": {"home": {"gatewayId": gateway, "paths": paths, "createdAtMs": 1}}});
+        let book =
+            json!({"version": 1, "connections": {"home": {"gatewayId": gateway, "paths": paths, "createdAtMs": 1}}});
         self.write("connections.json", &book.to_string());
     }
 

@@ -4,7 +4,9 @@
 
 use openclaw_config::{
     AuthMode, Mode,
-    credentials::{Configured, ConnectionInput, EnvInputs, FlagInputs, Inputs, Reading, State, Surface, UrlSource, resolve},
+    credentials::{
+        Configured, ConnectionInput, EnvInputs, FlagInputs, Inputs, Reading, State, Surface, UrlSource, resolve,
+    },
 };
 use openclaw_protocol::Secret;
 use serde_json::Value;
@@ -229,13 +231,15 @@ fn which_gateway_is_meant() {
         ..local()
     };
     let chosen = |by_flag| Some(ConnectionInput { name: "home".parse().unwrap(), by_flag });
-    let given = |url: &str| FlagInputs { url: Some(url.to_owned()), token: Some(Secret::new("XT")), ..Default::default() };
+    let given =
+        |url: &str| FlagInputs { url: Some(url.to_owned()), token: Some(Secret::new("XT")), ..Default::default() };
     let env = |url: &str| EnvInputs { url: Some(url.to_owned()), token: Some(Secret::new("ET")), ..Default::default() };
     let check = |inputs: Inputs<'_>, source: UrlSource, url: &str, token: Option<&str>| {
         let found = resolve(&inputs).unwrap();
         let token_sent = found.token.as_ref().map(Secret::expose);
         assert_eq!((found.url_source, found.url.as_str(), token_sent), (source, url, token));
-        let used: Vec<_> = found.considered.iter().filter(|row| row.field == "url" && row.state == State::Used).collect();
+        let used: Vec<_> =
+            found.considered.iter().filter(|row| row.field == "url" && row.state == State::Used).collect();
         assert_eq!(used.len(), 1, "{used:?}");
     };
     let by_flag = || Inputs { connection: chosen(true), ..remote() };
@@ -265,7 +269,8 @@ fn p_84_a_saved_connection_borrows_no_secret() {
     let found = resolve(&inputs).unwrap();
     assert!(found.token.is_none() && found.password.is_none());
     let row = |name: &str| found.considered.iter().find(|row| row.name == name).unwrap().state.clone();
-    for name in ["env:OPENCLAW_GATEWAY_TOKEN", "config:gateway.auth.token", "config:gateway.remote.token", "generated"] {
+    for name in ["env:OPENCLAW_GATEWAY_TOKEN", "config:gateway.auth.token", "config:gateway.remote.token", "generated"]
+    {
         assert!(matches!(row(name), State::Ignored(reason) if reason.contains("saved connection")), "{name}");
     }
     let flags = FlagInputs { token: Some(Secret::new("XT")), ..FlagInputs::default() };

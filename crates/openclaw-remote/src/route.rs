@@ -184,11 +184,7 @@ pub async fn open_owner(
 ///
 /// # Errors
 /// For a route of one path that nobody named, that path's error; else [`Error::Paths`] with one reason for each.
-pub async fn open(
-    route: &Route,
-    ask: &Ask<'_>,
-    waiting: &(dyn Fn(Waiting) + Sync),
-) -> Result<(Link, Events), Error> {
+pub async fn open(route: &Route, ask: &Ask<'_>, waiting: &(dyn Fn(Waiting) + Sync)) -> Result<(Link, Events), Error> {
     let mut tunnels = Vec::with_capacity(route.paths.len());
     for path in &route.paths {
         tunnels.push(match path {

@@ -125,7 +125,8 @@ impl Rules<'_> {
 
     /// The host that `sshIdentity` and `sshHostKeyPolicy` were written for.
     fn is_configured(&self, target: &SshTarget) -> bool {
-        let texts = [self.remote.ssh_target.as_deref(), self.remote.url.as_deref().filter(|url| SshTarget::is_url(url))];
+        let texts =
+            [self.remote.ssh_target.as_deref(), self.remote.url.as_deref().filter(|url| SshTarget::is_url(url))];
         texts.into_iter().flatten().any(|text| text.parse::<SshTarget>().is_ok_and(|known| known == *target))
     }
 }
@@ -184,7 +185,10 @@ mod tests {
         );
         check("url: 'ssh://me@box:2222', remotePort: 19001", "ssh me@box:2222 -> 19001 (ssh://me@box:2222)");
         // S-061: direct is direct.
-        check("url: 'ws://192.168.0.202:18789', transport: 'direct', sshTarget: 'me@box'", "lan ws://192.168.0.202:18789");
+        check(
+            "url: 'ws://192.168.0.202:18789', transport: 'direct', sshTarget: 'me@box'",
+            "lan ws://192.168.0.202:18789",
+        );
         check("url: 'ws://127.0.0.1:18789', transport: 'direct', sshTarget: 'me@box'", "loopback ws://127.0.0.1:18789");
         check("url: 'ssh://me@box', transport: 'direct'", "SshUrlDirect");
         // S-062: unset means ssh where the URL says nothing else.

@@ -478,7 +478,10 @@ mod tests {
         assert!(current.secrets().is_ok_and(|secrets| secrets.is_empty()) && current.may_use_stored_tokens());
         check(&on("home"), both, "cli --on home");
         let far = check(&on("far"), "far (ssh me@far:2222)", "cli --on far");
-        assert_eq!((far.shown_url.as_str(), far.url.to_string().as_str()), ("ssh://me@far:2222", "ws://127.0.0.1:18789"));
+        assert_eq!(
+            (far.shown_url.as_str(), far.url.to_string().as_str()),
+            ("ssh://me@far:2222", "ws://127.0.0.1:18789")
+        );
         assert_eq!(far.place.tunnel_command(), "ssh -N -L 18789:127.0.0.1:18789 -p 2222 me@far");
         let given = ClientFlags { token: Some(Secret::new("X")), ..on("far") };
         assert!(!machine.resolve(&given).expect("target").may_use_stored_tokens());
@@ -518,7 +521,8 @@ mod tests {
 
     #[test]
     fn s_058_s_059_remote_mode_through_ssh() {
-        let machine = |remote: &str| Machine::new(&format!("{{gateway: {{mode: 'remote', remote: {{{remote}}}}}}}"), &[]);
+        let machine =
+            |remote: &str| Machine::new(&format!("{{gateway: {{mode: 'remote', remote: {{{remote}}}}}}}"), &[]);
         let target = |remote: &str| machine(remote).resolve(&ClientFlags::default()).expect("target");
         let by_target = target("url: 'ws://127.0.0.1:18789', sshTarget: 'me@box', token: 'R'");
         assert_eq!(by_target.shown(), "ws://127.0.0.1:18789 through ssh me@box");
@@ -582,7 +586,10 @@ mod tests {
         assert_eq!(names(&wss.resolve(&ClientFlags::default()).expect("target")), both);
         assert!(names(&wss.resolve(&url("wss://gw.example.com")).expect("target")).is_empty(), "by flag");
         let plain = Machine::new(&config("ws://192.168.0.9:18789"), &[]);
-        assert!(names(&plain.resolve(&ClientFlags::default()).expect("target")).is_empty(), "not over TLS, not even read");
+        assert!(
+            names(&plain.resolve(&ClientFlags::default()).expect("target")).is_empty(),
+            "not over TLS, not even read"
+        );
         let unset = Machine::new(&config("wss://gw.example.com"), &[]);
         assert!(matches!(unset.resolve(&ClientFlags::default()), Err(TargetError::Edge(_))));
     }

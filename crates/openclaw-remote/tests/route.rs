@@ -46,7 +46,13 @@ impl World {
     fn path(mut self, kind: PathKind, endpoint: &Endpoint) -> Self {
         let Endpoint::Url { url, .. } = endpoint else { panic!("a URL") };
         let (url, edge) = (url.clone(), Vec::new());
-        self.paths.push(GatewayPath::Direct(Box::new(Direct { kind, url, pin: None, allow_private_names: false, edge })));
+        self.paths.push(GatewayPath::Direct(Box::new(Direct {
+            kind,
+            url,
+            pin: None,
+            allow_private_names: false,
+            edge,
+        })));
         self
     }
 
@@ -149,7 +155,8 @@ async fn what_the_proven_gateway_says_ends_the_race() {
 #[tokio::test]
 async fn every_path_has_its_reason_and_the_furthest_leads() {
     let (one, first) = listen().await;
-    let nobody = Endpoint::Url { url: GatewayUrl::loopback(1), pin: None, allow_private_names: false, edge: Vec::new() };
+    let nobody =
+        Endpoint::Url { url: GatewayUrl::loopback(1), pin: None, allow_private_names: false, edge: Vec::new() };
     let world = World::new(None).path(PathKind::Lan, &nobody).path(PathKind::Tailnet, &first);
     tokio::spawn(async move {
         let mut peer = Peer::accept(&one).await;

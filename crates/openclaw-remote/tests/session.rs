@@ -317,11 +317,11 @@ async fn a_silent_wire_is_left_for_the_other() {
 #[tokio::test]
 async fn a_read_is_sent_again_and_a_write_is_reported() {
     let mut world = World::new().await;
-    let (reads, writes, keyed) = (world.session.call("sessions.list", None, PATIENCE), async {
-        world.session.call("node.invoke", Some(json!({"command": "x"})), PATIENCE).await
-    }, async {
-        world.session.call("node.invoke", Some(json!({"idempotencyKey": "k"})), PATIENCE).await
-    });
+    let (reads, writes, keyed) = (
+        world.session.call("sessions.list", None, PATIENCE),
+        async { world.session.call("node.invoke", Some(json!({"command": "x"})), PATIENCE).await },
+        async { world.session.call("node.invoke", Some(json!({"idempotencyKey": "k"})), PATIENCE).await },
+    );
     let cut = async {
         while world.gateway.calls().len() < 3 {
             tokio::task::yield_now().await;

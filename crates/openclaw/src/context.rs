@@ -2,9 +2,7 @@
 
 use std::path::PathBuf;
 
-use openclaw_config::{
-    Document, Env, GatewayConfig, Issue, Paths, Profile, SecretContext, credentials::On, schema,
-};
+use openclaw_config::{Document, Env, GatewayConfig, Issue, Paths, Profile, SecretContext, credentials::On, schema};
 
 use crate::{
     args::Root,

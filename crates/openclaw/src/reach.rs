@@ -100,7 +100,8 @@ impl Context {
         let target = Target::resolve(surface, &self.flags(at), &loaded.gateway, self.secrets(&loaded.document))
             .map_err(|error| self.no_target(&error, at))?;
         let timeout = at.target.timeout.map_or(default_timeout, Duration::from_millis);
-        let (store, tunnels) = (IdentityStore::new(self.paths.clone()), Tunnels::new(&self.paths).expecting(target.pin_behind_ssh));
+        let (store, tunnels) =
+            (IdentityStore::new(self.paths.clone()), Tunnels::new(&self.paths).expecting(target.pin_behind_ssh));
         Ok(Reach { context: self, loaded, target, store, tunnels, timeout })
     }
 
@@ -134,10 +135,9 @@ fn unusable(from: UrlSource, error: &RuleError) -> Failure {
             format!("Unusable gateway URL: {error}."),
             Some(("set another", "openclaw config set gateway.remote.url wss://host:port")),
         ),
-        RuleError::SshTarget(_) | RuleError::NoSshTarget => (
-            format!("{error}."),
-            Some(("set it", "openclaw config set gateway.remote.sshTarget user@host")),
-        ),
+        RuleError::SshTarget(_) | RuleError::NoSshTarget => {
+            (format!("{error}."), Some(("set it", "openclaw config set gateway.remote.sshTarget user@host")))
+        }
         RuleError::SshUrlDirect => {
             (format!("{error}."), Some(("let ssh carry it", "openclaw config set gateway.remote.transport ssh")))
         }

@@ -167,7 +167,10 @@ fn s_070_s_071_status_names_the_remote_and_the_path() {
     assert!(ran.out.contains(&capture.url()), "{ran:?}");
     let path = |ran: &Ran| ran.json()["gateway"]["path"].clone();
     let found = path(&world.run(&["status", "--json"]));
-    assert_eq!((&found["kind"], &found["address"], &found["carrier"]), (&json!("loopback"), &json!(capture.url()), &json!("direct")));
+    assert_eq!(
+        (&found["kind"], &found["address"], &found["carrier"]),
+        (&json!("loopback"), &json!(capture.url()), &json!("direct"))
+    );
     assert!(found["roundTripMs"].as_f64().is_some(), "{found}");
     let ran = world.run(&["health", "--verbose"]);
     assert!(ran.out.contains(&format!("loopback {} (", capture.url())), "{ran:?}");
@@ -287,7 +290,8 @@ fn when_every_path_fails_each_says_why_and_one_command_follows() {
     assert!(ran.err.contains("  lan ws://127.0.0.1:1: ECONNREFUSED. "), "{ran:?}");
     assert!(ran.err.contains("  public ws://8.8.8.8:18789: ") && ran.err.contains("plaintext"), "{ran:?}");
     assert!(ran.err.contains("  ssh me@box: "), "{ran:?}");
-    let advice = lines.iter().filter(|line| line.contains("on this machine: ") || line.contains("on the gateway host: "));
+    let advice =
+        lines.iter().filter(|line| line.contains("on this machine: ") || line.contains("on the gateway host: "));
     assert_eq!(advice.count(), 1, "{ran:?}");
     assert!(ran.err.contains("Source: cli --on home"), "{ran:?}");
     let ran = world.run(&["gateway", "call", "health", "--json", "--on", "home"]);
@@ -356,7 +360,8 @@ fn connections_are_listed_renamed_and_forgotten() {
     assert!(ran.out.contains("Undo: openclaw connections rename flat home"), "{ran:?}");
     let ran = world.run(&["connections", "rm", "flat"]);
     assert!(ran.out.contains(&format!("openclaw devices remove {device}")), "{ran:?}");
-    let book: Value = serde_json::from_slice(&fs::read(world.state().join("connections.json")).expect("kept")).expect("JSON");
+    let book: Value =
+        serde_json::from_slice(&fs::read(world.state().join("connections.json")).expect("kept")).expect("JSON");
     assert_eq!((&book["current"], &book["connections"]), (&Value::Null, &json!({})));
 }
 
@@ -401,7 +406,10 @@ fn p_85_the_dashboard_link_never_points_at_a_port_somebody_else_may_have() {
 #[test]
 fn names_are_completed() {
     let world = World::with("{broken");
-    connections(&world, &json!({"version": 1, "connections": {"home": {"paths": []}, "hotel": {"paths": []}, "work": {"paths": []}}}));
+    connections(
+        &world,
+        &json!({"version": 1, "connections": {"home": {"paths": []}, "hotel": {"paths": []}, "work": {"paths": []}}}),
+    );
     let script = world.run(&["completion", "-s", "bash"]).out;
     fs::write(world.dir.path().join("script"), script).expect("script");
     let bin = PathBuf::from(env!("CARGO_BIN_EXE_openclaw"));

@@ -190,7 +190,8 @@ impl Session {
     /// # Errors
     /// As [`crate::Client::call`]; [`Error::OutcomeUnknown`]; [`Error::Closed`] when the session has ended.
     pub async fn call(&self, method: &str, params: Option<Value>, limit: Duration) -> Result<Value, Error> {
-        let at = Instant::now().checked_add(limit).unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400 * 365));
+        let at =
+            Instant::now().checked_add(limit).unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400 * 365));
         let exchange = self.exchange(method, params, at);
         timeout_at(at, exchange).await.unwrap_or(Err(Error::Timeout { stage: Stage::Call, after: limit }))
     }
@@ -223,7 +224,11 @@ impl Session {
             }
             // The task notices the same end and publishes what comes next.
             if state.changed().await.is_err() {
-                return Err(Error::Closed { stage: Stage::Call, code: None, reason: "the session has ended".to_owned() });
+                return Err(Error::Closed {
+                    stage: Stage::Call,
+                    code: None,
+                    reason: "the session has ended".to_owned(),
+                });
             }
         }
     }

@@ -240,8 +240,7 @@ impl Task {
         }
         let conn_id = live.link.hello().server.conn_id.clone();
         let before = self.position.replace((conn_id, 0));
-        let (settled, ()) =
-            tokio::join!(timeout(SETTLE, settle(&live, &self.shared, before)), live.ping(FIRST_PING));
+        let (settled, ()) = tokio::join!(timeout(SETTLE, settle(&live, &self.shared, before)), live.ping(FIRST_PING));
         let (missed, gap) = match settled {
             Ok(Ok(missed)) => (missed, None),
             Ok(Err(why)) => (Vec::new(), Some(why)),

@@ -24,13 +24,13 @@ const FIRST_SCOPE: &str = "operator.read";
 pub fn run(context: &Context, args: &GatewayCall) -> Outcome {
     let params = object(&args.params)?;
     let reach = context.reach(&args.at, DEFAULT_TIMEOUT)?;
-    if let Some(expected) = &args.expect_url {
-        if !is_target(&reach.target, expected)? {
-            return Err(Failure::new("The gateway target is not the expected one; nothing was sent.")
-                .fact("Expected", inert(expected).into_owned())
-                .fact("Gateway target", inert(&reach.target.shown()).into_owned())
-                .fact("Source", reach.target.named_by()));
-        }
+    if let Some(expected) = &args.expect_url
+        && !is_target(&reach.target, expected)?
+    {
+        return Err(Failure::new("The gateway target is not the expected one; nothing was sent.")
+            .fact("Expected", inert(expected).into_owned())
+            .fact("Gateway target", inert(&reach.target.shown()).into_owned())
+            .fact("Source", reach.target.named_by()));
     }
     let answer = block_on(async {
         let _progress = context.output.progress(format!("Calling {} …", inert(&args.method)));
@@ -50,7 +50,11 @@ fn is_target(target: &Target, expected: &str) -> Result<bool, Failure> {
     let bad = |error: String| Failure::new(format!("--expect-url: {error}."));
     if SshTarget::is_url(expected) {
         let expected: SshTarget = expected.parse().map_err(|error: SshTargetError| bad(error.to_string()))?;
-        return Ok(target.route.paths.iter().any(|path| matches!(path, GatewayPath::Ssh(spec) if spec.target == expected)));
+        return Ok(target
+            .route
+            .paths
+            .iter()
+            .any(|path| matches!(path, GatewayPath::Ssh(spec) if spec.target == expected)));
     }
     let expected = GatewayUrl::parse(expected).map_err(|error| bad(error.to_string()))?;
     let direct = |path: &GatewayPath| matches!(path, GatewayPath::Direct(path) if path.url == expected);

@@ -40,7 +40,8 @@ fn with_names(shell: Shell, script: &str) -> String {
 
 fn bash(script: &str) -> String {
     let files = "                --on)\n                    COMPREPLY=($(compgen -f \"${cur}\"))";
-    let names = format!("                --on)\n                    COMPREPLY=($(compgen -W \"$({NAMES})\" -- \"${{cur}}\"))");
+    let names =
+        format!("                --on)\n                    COMPREPLY=($(compgen -W \"$({NAMES})\" -- \"${{cur}}\"))");
     let mut script = script.replace(files, &names);
     for (command, subcommands) in TAKE_NAMES {
         for subcommand in *subcommands {

@@ -218,7 +218,10 @@ fn show(context: &Context, store: &Connections, text: &str, as_json: bool) -> Ou
         );
     }
     if tokens.is_empty() {
-        facts.row("Device token", Cell::toned(Tone::Warn, "none: the gateway will ask its owner to approve this device"));
+        facts.row(
+            "Device token",
+            Cell::toned(Tone::Warn, "none: the gateway will ask its owner to approve this device"),
+        );
     }
     facts.row("Saved", ago(saved.created_at_ms, now));
     let used = saved.last_used_at_ms.map(|then| {
@@ -277,8 +280,10 @@ fn make_current(context: &Context, store: &Connections, choice: &Use, as_json: b
     let chosen = match choice.name.as_deref() {
         None => None,
         Some(LOCAL) => {
-            return Err(Failure::new("\"local\" is for one command (--on local); it cannot be the current connection.")
-                .remedy("go back to what the config says", "openclaw connections use --none"));
+            return Err(Failure::new(
+                "\"local\" is for one command (--on local); it cannot be the current connection.",
+            )
+            .remedy("go back to what the config says", "openclaw connections use --none"));
         }
         Some(text) => Some(name(text)?),
     };

@@ -62,9 +62,7 @@ async fn follow(context: &Context, reach: &Reach<'_>, args: &args::Logs, view: &
                 Err(error) => Err(error),
             },
             Source::Gateway(link) => link.call("logs.tail", Some(wire(params)), reach.timeout()).await,
-            Source::Session(session, notices) => {
-                following(context, reach, session, notices, wire(params)).await?
-            }
+            Source::Session(session, notices) => following(context, reach, session, notices, wire(params)).await?,
             Source::File(path) => Ok(read_file(path, params)?),
         };
         match outcome {

@@ -145,7 +145,8 @@ fn now() -> String {
 
 /// `ssh me@box (tunnel, 1.2 ms); the one before fell silent; 0.4s without a connection, 3 events came late`.
 pub fn path_line(path: &PathNotice) -> String {
-    let now = path.taken.as_ref().map_or_else(|| "the owner's socket".to_owned(), |taken| taken.describe(path.round_trip));
+    let now =
+        path.taken.as_ref().map_or_else(|| "the owner's socket".to_owned(), |taken| taken.describe(path.round_trip));
     let mut text = inert(&now).into_owned();
     text.push_str(match path.cause {
         Cause::First => "",
@@ -190,7 +191,10 @@ mod tests {
                 notice(Cause::Ended, 400, 3),
                 "ssh me@box (tunnel, 1.2 ms); the connection before it ended; 400ms without a connection; 3 events came late",
             ),
-            (notice(Cause::Silent, 0, 1), "ssh me@box (tunnel, 1.2 ms); the one before it fell silent; 1 event came late"),
+            (
+                notice(Cause::Silent, 0, 1),
+                "ssh me@box (tunnel, 1.2 ms); the one before it fell silent; 1 event came late",
+            ),
             (notice(Cause::Better, 0, 0), "ssh me@box (tunnel, 1.2 ms); it is better than the one before"),
         ] {
             assert_eq!(path_line(&notice), expected);
