@@ -3,12 +3,11 @@
 //! The gateway behind ssh is played here, so that it can be another one, or none.
 
 use std::{
-    env, fs,
+    fs,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -18,9 +17,10 @@ use std::{
 };
 
 use lab::{
-    process::{free_port, wait_until},
+    process::{Launch, free_port, wait_until},
     require,
     require::program,
+    sandbox::binary,
     sshd::{SshClient, Sshd, SshdSetup},
 };
 use openclaw_protocol::{
@@ -465,60 +465,38 @@ fn accounts_without_a_session_are_kept_up_too() {
     assert_eq!(scene.me.running(), [] as [u32; 0]);
 }
 
-/// Not a test of its own: the supervisor that others kill, in a process of its own.
-#[test]
-fn supervise() {
-    let Ok(arguments) = env::var("OPENCLAW_TEST_SUPERVISE") else { return };
-    let arguments: Vec<&str> = arguments.split('\n').collect();
-    let [state, bin, target, port] = arguments[..] else { panic!("four arguments") };
-    let settings = settings(Path::new(state), Path::new(bin), target, port.parse().expect("a port"));
-    let runtime = Runtime::new().expect("a runtime");
-    runtime.block_on(async { Supervisor::start(settings).await.expect("starts").run(std::future::pending()).await });
-}
-
 #[test]
 fn kill_9_of_the_supervisor_leaves_no_ssh() {
     require!(program("sshd"));
-    for setup in [SshdSetup::new(), SshdSetup::new().nologin()] {
-        if setup_needs_setpriv(&setup) {
+    for no_session in [false, true] {
+        if no_session {
+            // Nothing else ends ssh there.
             require!(program("setpriv"));
         }
-        let scene = Scene::with(setup);
-        let arguments = [
-            scene.state.path().display().to_string(),
-            scene.me.bin().display().to_string(),
-            scene.sshd.target(),
-            scene.gateway.port.to_string(),
-        ];
-        let mut child = Command::new(env::current_exe().expect("this program"))
-            .args(["--exact", "supervise", "--nocapture"])
-            .env("OPENCLAW_TEST_SUPERVISE", arguments.join("\n"))
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("starts");
-        let dir = scene.settings().dir;
+        let scene = Scene::with(if no_session { SshdSetup::new().nologin() } else { SshdSetup::new() });
+        let mut supervisor = Launch::new(binary(), scene.state.path())
+            .args(["tunnel", "run", &scene.sshd.target(), "--gateway-port", &scene.gateway.port.to_string()])
+            .envs(scene.me.env())
+            .env("OPENCLAW_STATE_DIR", scene.state.path())
+            .start("supervisor");
+        let dir = wait_until("a tunnel's directory", || TunnelDir::all(scene.state.path()).pop());
         let ready = || {
             let status = scene.runtime.block_on(control::ask_status(&dir)).ok()?;
             let spare = status.forwards.iter().any(|forward| forward.role == Role::Spare);
             (status.state == State::Up && spare).then_some(status)
         };
         let status = wait_until("a tunnel with a spare", ready);
-        assert_eq!(status.pid, child.id());
         assert_eq!(scene.me.running().len(), 2);
         // With a connection under way.
         let mut socket = websocket(UnixStream::connect(dir.socket()).expect("connects"));
         assert!(echoes(&mut socket, "before"));
-        child.kill().expect("it lives");
-        child.wait().expect("it ends");
+        kill(status.pid);
+        wait_until("end of the supervisor", || supervisor.ended());
         wait_until("end of every ssh", || scene.me.running().is_empty().then_some(()));
         wait_until("end of the far sessions", || scene.sshd.sessions().is_empty().then_some(()));
         // Its leftovers do not hinder the next one.
-        let mut running = scene.run(scene.settings());
+        let mut running = scene.run(Settings { dir, ..scene.settings() });
         scene.until_ready(&mut running);
         scene.stop(running);
     }
-}
-
-fn setup_needs_setpriv(setup: &SshdSetup) -> bool {
-    format!("{setup:?}").contains("ForceCommand")
 }
