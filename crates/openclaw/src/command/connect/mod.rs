@@ -384,3 +384,101 @@ fn token(file: &std::path::Path) -> Result<Secret, Failure> {
     }
     Secret::from_input(&text).ok_or_else(|| Failure::new("--token-file: it holds no token."))
 }
+
+#[cfg(test)]
+mod tests {
+    use openclaw_config::connections::{Connection, SavedSsh};
+    use openclaw_protocol::DeviceKey;
+
+    use super::*;
+
+    fn book(entries: &[(&str, &str)]) -> Book {
+        let mut book = Book::default();
+        for (name, target) in entries {
+            let saved = SavedSsh {
+                target: (*target).to_owned(),
+                identity: None,
+                host_key_policy: openclaw_config::gateway::HostKeyPolicy::Strict,
+                gateway_port: 18789,
+            };
+            let connection = Connection { paths: vec![SavedPath::Ssh(saved)], ..Connection::default() };
+            book.connections.insert(name.parse().expect("name"), connection);
+        }
+        book
+    }
+
+    #[test]
+    fn names() {
+        let saved = book(&[("box", "me@box"), ("box-2", "you@box"), ("gateway", "x@[::1]:2222")]);
+        for (target, expected) in [
+            ("me@box", "box"),
+            ("ssh://me@box", "box"),
+            ("you@box", "box-2"),
+            ("he@box", "box-3"),
+            ("me@nas.example.com", "nas"),
+            ("me@192.168.1.5", "192.168.1.5"),
+            ("me@[fe80::1]", "fe80--1"),
+            ("me@local", "gateway-2"),
+        ] {
+            let name = name_for_target(&saved, &target.parse().expect("target")).expect(target);
+            assert_eq!(name.as_str(), expected, "{target}");
+        }
+        assert!(own_name(&saved, "box", false).is_err_and(|failure| failure.message().contains("already")));
+        assert!(own_name(&saved, "box", true).is_ok() && own_name(&saved, "new", false).is_ok());
+        assert!(own_name(&saved, "Box", true).is_err() && own_name(&saved, "local", true).is_err());
+    }
+
+    #[test]
+    fn scopes_may_be_typed_short() {
+        let check = |typed: &[&str], expected: &[&str]| {
+            let typed: Vec<String> = typed.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(scopes(&typed).expect("scopes"), expected);
+        };
+        check(
+            &["read", "operator.write", "read", " talk.secrets "],
+            &["operator.read", "operator.write", "operator.talk.secrets"],
+        );
+        assert!(scopes(&[]).expect("usual").contains(&"operator.admin".to_owned()));
+        assert!(scopes(&["root".to_owned()]).is_err_and(|failure| failure.message().contains("\"root\"")));
+    }
+
+    #[test]
+    fn what_broke_is_told_with_what_is_left() {
+        let device = DeviceKey::from_seed(&[7; 32]).id();
+        let name: ConnectionName = "box".parse().expect("name");
+        let told = |why, undone, left, ssh: bool| {
+            let broken = Broken { step: Step::Save, why, undone, left };
+            let command = if ssh { "ssh me@box openclaw devices remove" } else { "openclaw devices remove" };
+            let failure = failure(broken, |device| format!("{command} {}", device.short()));
+            (failure.exit_code(), failure.lines(output::Style::plain()).join("\n"), failure.envelope())
+        };
+        let disk = || Why::Failed(Failure::new("The disk is full.").exit(1));
+        let (exit, text, envelope) = told(disk(), Vec::new(), Vec::new(), true);
+        assert_eq!((exit, text.as_str()), (1, "x save: The disk is full.\nNothing was changed, here or there."));
+        assert_eq!(
+            (&envelope["step"], &envelope["undone"], &envelope["left"]),
+            (&json!("save"), &json!([]), &json!([]))
+        );
+
+        let undone = vec![Trace::Connection { name, before: None }, Trace::Identity(device.clone())];
+        let left = || vec![(Trace::Pairing(device.clone()), "the link is gone".to_owned())];
+        let (exit, text, envelope) = told(Why::Interrupted(2), undone, left(), true);
+        assert_eq!(exit, 130);
+        for line in [
+            "x save: interrupted.",
+            "Undone: the saved connection \"box\", this machine's device key.",
+            "Left behind: the pairing at the gateway (the link is gone).",
+            &format!("Remove it on this machine: ssh me@box openclaw devices remove {}", device.short()),
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+        assert_eq!(
+            (&envelope["undone"], &envelope["left"][0]["what"]),
+            (&json!(["connection", "identity"]), &json!("pairing"))
+        );
+        // Without ssh only the owner can do it.
+        let (exit, text, _) = told(Why::Interrupted(15), Vec::new(), left(), false);
+        assert_eq!(exit, 143);
+        assert!(text.contains("Remove it on the gateway host: openclaw devices remove"), "{text}");
+    }
+}
