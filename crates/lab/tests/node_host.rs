@@ -449,6 +449,39 @@ fn a_node_reaches_its_gateway_through_ssh() {
     wait_until("end of every ssh", || me.running().is_empty().then_some(()));
 }
 
+/// The machine commands the gateway already; lending itself to it is another role, and the owner's to give.
+#[test]
+fn a_node_takes_the_paths_of_a_saved_connection() {
+    let gateway = Gateway::start();
+    let bench = Bench::new(gateway.port(), gateway.token());
+    let invited = bench.says(&["devices", "invite", "--role", "operator"]);
+    let text = |pointer: &str| invited.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let code = SetupCode { bootstrap_token: Secret::new(text("/token")), ..code(&bench) };
+    let here = |args: &[&str]| {
+        Launch::new(binary(), bench.node_home.path())
+            .env("HOME", bench.node_home.path())
+            .env("OPENCLAW_STATE_DIR", bench.state())
+            .args(args)
+    };
+    let connected =
+        here(&["connect", "--as", "operator", "--name", "home", "--yes", "--json"]).arg(code.encode().expose()).run();
+    assert!(connected.status.success(), "{connected:#?}");
+    let launch = here(&["node", "run", "--on", "home", "--display-name", NAME]);
+    let mut node = launch.env("OPENCLAW_GATEWAY_TOKEN", gateway.token()).start("node");
+    wait_until("the node's word about its request", || {
+        assert!(node.ended().is_none(), "{}", node.said());
+        node.stderr().contains("openclaw devices approve ").then_some(())
+    });
+    let said = node.stderr();
+    let id = said.rsplit("openclaw devices approve ").next().and_then(|rest| rest.split_whitespace().next());
+    let owner = Launch::new(binary(), gateway.home())
+        .env("HOME", gateway.home())
+        .env("OPENCLAW_STATE_DIR", gateway.state_dir());
+    let approved = owner.args(["devices", "approve", id.expect("an id"), "--json"]).run();
+    assert!(approved.status.success(), "{approved:#?}");
+    bench.wait_connected(&mut node);
+}
+
 /// Stands where a gateway should be, and hands over the `connect` it is sent.
 fn overhear(listener: &TcpListener) -> Value {
     let (stream, _) = listener.accept().expect("the node dials");

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | setup code | its one-time token only |
 //! | `--host`, or the gateway of the last run | environment; `gateway.auth.*` if it is this machine; `gateway.remote.*` if it is the configured remote |
-//! | `--on`, config | what `openclaw_config::credentials` gives a node host |
+//! | config | what `openclaw_config::credentials` gives a node host |
+//! | `--on` | environment, once the gateway proved to be the saved one |
 //!
 //! The node's own token comes before all of these; it is bound to its gateway by address or identity.
 
@@ -89,7 +90,11 @@ fn address(options: &NodeOptions, saved: Option<&SavedGateway>) -> SavedGateway 
 fn by_config(context: &Context, loaded: &Loaded) -> Result<Found, Failure> {
     let flags = ClientFlags { on: context.on.clone(), ..ClientFlags::default() };
     let target = resolve(context, loaded, &flags)?;
-    let secrets = secrets_of(&target)?;
+    let mut secrets = secrets_of(&target)?;
+    if target.route.name.is_some() && target.route.gateway.is_some() && secrets.is_empty() {
+        // A saved gateway that has to prove itself first may be shown what was put into the environment for it.
+        secrets = from_environment(context).unwrap_or_default();
+    }
     let shown = inert(&target.shown()).into_owned();
     let (route, place) = (target.route, target.place);
     Ok(Found { home: home(context, route, secrets, None, false), place, saved: None, shown })
