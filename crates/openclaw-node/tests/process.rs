@@ -184,6 +184,23 @@ async fn what_stays_after_a_program_that_ends_by_itself() {
         .unwrap();
 }
 
+#[tokio::test]
+async fn a_killed_guard_is_no_way_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pids");
+    // The script names its own guard: its parent.
+    let script = format!("echo $PPID > {0}.guard; sleep 3600 & echo $! >> {0}; echo $$ >> {0}; wait", file.display());
+    let running = tokio::spawn(async move { ran(&["sh", "-c", &script], None, &CancellationToken::new()).await });
+    let (left, guard_file) = (file.clone(), file.with_extension("guard"));
+    let left = tokio::task::spawn_blocking(move || pids(&left, 2)).await.unwrap();
+    let guard: i32 = std::fs::read_to_string(guard_file).unwrap().trim().parse().unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(guard).unwrap(), rustix::process::Signal::KILL)
+        .unwrap();
+    let outcome = running.await.unwrap().unwrap();
+    assert!(outcome.error.as_deref().is_some_and(|error| error.contains("guard")), "{outcome:?}");
+    wait_for("end of the processes", || (!left.iter().any(|pid| alive(pid))).then_some(()));
+}
+
 /// The guard's whole purpose: its parent is killed without a chance to do anything.
 #[test]
 fn kill_9_of_the_parent_kills_everything() {

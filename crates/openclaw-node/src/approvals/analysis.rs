@@ -55,8 +55,8 @@ const CARRIERS: &[&str] = &[
     "tmux",
     "ld.so",
 ];
-/// Shells whose plain words mean what [`shell::split`] says.
-const PLAIN_SHELLS: &[&str] = &["sh", "bash", "dash", "ash", "ksh", "zsh"];
+/// Shells whose plain words mean what [`shell::split`] says, and that read no file before a command of `-c`.
+const PLAIN_SHELLS: &[&str] = &["sh", "bash", "dash", "ash"];
 /// Where the system's own shells are. A file that is merely called `sh` is not looked through.
 const SYSTEM_DIRS: &[&str] = &["/bin", "/usr/bin"];
 

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::UnixStream,
@@ -98,6 +99,8 @@ enum End {
     Exited,
     TimedOut,
     Cancelled,
+    /// The guard itself is gone.
+    Unguarded,
 }
 
 /// Runs a program to its end. Dropping the future kills it just as cancelling does.
@@ -123,6 +126,7 @@ pub async fn run(guard: &Guard, run: Run<'_>, cancel: &CancellationToken) -> Res
     let deadline = run.timeout.map(|limit| Instant::now() + limit);
     let (mut out_buffer, mut err_buffer) = (vec![0; READ_BYTES], vec![0; READ_BYTES]);
     let mut live = run.live;
+    let mut group = None;
 
     let end = loop {
         tokio::select! {
@@ -130,13 +134,14 @@ pub async fn run(guard: &Guard, run: Run<'_>, cancel: &CancellationToken) -> Res
             () = cancel.cancelled() => break End::Cancelled,
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => break End::TimedOut,
             line = lines.next_line() => match line {
-                Ok(Some(line)) if line.starts_with(STARTED) => {}
+                Ok(Some(line)) if line.starts_with(STARTED) => {
+                    group = line.split_whitespace().nth(1).and_then(|id| Pid::from_raw(id.parse().ok()?));
+                }
                 Ok(Some(line)) => {
                     words = Some(line);
                     break End::Exited;
                 }
-                // A guard that was itself killed: the program has lost its minder, not its life.
-                _ => break End::Cancelled,
+                _ => break End::Unguarded,
             },
             read = read_some(&mut stdout, &mut out_buffer) => {
                 take(&mut captured, &mut live, &out_buffer[..read], false);
@@ -169,11 +174,19 @@ pub async fn run(guard: &Guard, run: Run<'_>, cancel: &CancellationToken) -> Res
                 words = Some(line);
             }
         }
+        End::Unguarded => {
+            // Somebody killed the guard: its program has lost its minder, not its life.
+            if let Some(group) = group {
+                let _ = kill_process_group(group, Signal::KILL);
+            }
+        }
     }
     drop(write_half);
     let _ = timeout(KILL_PATIENCE, child.wait()).await;
-    if matches!(end, End::Cancelled) {
-        return Err(Cancelled);
+    match end {
+        End::Cancelled => return Err(Cancelled),
+        End::Unguarded => return Ok(Outcome::failed("the guard of the program was killed, and so was the program")),
+        End::Exited | End::TimedOut => {}
     }
     let mut outcome = Outcome {
         timed_out: matches!(end, End::TimedOut),
