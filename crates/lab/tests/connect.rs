@@ -245,6 +245,13 @@ fn a_host_without_openclaw_and_a_user_who_is_not_the_owner() {
     me.nothing_runs();
     me.nothing_is_kept("not installed");
 
+    // An account that may forward and nothing else.
+    let me = Me::new(SshdSetup::new().nologin());
+    let restricted = me.run(["connect", "box", "--json"]);
+    assert_eq!(error_of(&restricted)["error"]["code"], "no_shell", "{restricted:#?}");
+    me.nothing_runs();
+    me.nothing_is_kept("no shell");
+
     // The same program, another account: its state directory holds no gateway, and the gateway knows it not.
     let other = SshdSetup::new()
         .with_openclaw(&binary(), elsewhere.path(), &elsewhere.path().join("state"))

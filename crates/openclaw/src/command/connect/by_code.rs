@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use openclaw_config::{
-    connections::{Connection, ConnectionName, SavedPath},
+    connections::{Book, Connection, ConnectionName, SavedPath},
     env,
 };
 use openclaw_protocol::SetupCode;
@@ -14,7 +14,7 @@ use openclaw_remote::{
 use serde_json::json;
 
 use super::{
-    kept,
+    kept, names,
     pair::{Pairing, Proof},
     report::{Told, Waiting},
     step::{Step, Trace},
@@ -38,8 +38,8 @@ const RETRY: Duration = Duration::from_secs(2);
 pub struct Wish {
     pub code: SetupCode,
     pub name: Option<ConnectionName>,
-    /// Picks a name for the address that answered.
-    pub name_for: Box<dyn Fn(&str) -> Result<ConnectionName, Failure>>,
+    /// The names that are taken.
+    pub names: Book,
     pub scopes: Vec<String>,
     pub make_current: bool,
     pub timeout: Option<Duration>,
@@ -133,7 +133,7 @@ impl<'a> ByCode<'a> {
         self.found = directs;
         self.found.swap(0, index);
         if self.name.is_none() {
-            self.name = Some((self.wish.name_for)(&host)?);
+            self.name = Some(names::free_name(&self.wish.names, &host)?);
         }
         let proof = match (&shown, self.wish.code.gateway_id.is_some()) {
             (Some(id), true) => format!("; it proved to be {}, as the code says", id.short()),

@@ -17,9 +17,10 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use super::{
-    far::{self, Answer, Kind, NoInvitation, Question},
+    far::{self, Answer, Kind, Question},
     kept,
     pair::{Pairing, Proof, host_name},
+    refusal::{self, is_plain, ssh_words},
     report::{Told, Waiting},
     step::{Step, Trace},
     steps::{Journal, Work},
@@ -205,7 +206,7 @@ impl<'a> BySsh<'a> {
                 self.proof = Some(Proof::Token(token.clone()));
                 None
             }
-            (Err(reason), None) => return Err(self.no_invitation(&reason, &stderr)),
+            (Err(reason), None) => return Err(refusal::explain(&self.answer, &self.wish.spec, &reason, &stderr)),
         };
         let port = gateway.as_ref().map(|gateway| gateway.port).or(self.answer.port);
         if let (Some(port), false) = (port, self.wish.port_given) {
@@ -376,89 +377,6 @@ impl<'a> BySsh<'a> {
         };
         Failure::remote(&error, &place)
     }
-
-    fn no_invitation(&self, reason: &NoInvitation, stderr: &str) -> Failure {
-        let host = inert(self.answer.host.as_deref().unwrap_or(self.wish.spec.target.host())).into_owned();
-        let user = self.answer.user.as_deref().or(self.wish.spec.target.user()).unwrap_or("this user");
-        let user = inert(user).into_owned();
-        let login = ssh_words(&self.wish.spec);
-        let listener = self.answer.listener.as_ref().filter(|(_, owner)| *owner != user && is_plain(owner));
-        let as_owner = listener.map(|(_, owner)| {
-            let target = &self.wish.spec.target;
-            let port = target.port().map(|port| format!(":{port}")).unwrap_or_default();
-            let place =
-                if target.host().contains(':') { format!("[{}]", target.host()) } else { target.host().to_owned() };
-            (owner.clone(), format!("openclaw connect {owner}@{place}{port}"))
-        });
-        let failure = match (reason, as_owner) {
-            (
-                NoInvitation::NotInstalled | NoInvitation::NotRunning | NoInvitation::NotOwner,
-                Some((owner, command)),
-            ) => {
-                let what = match reason {
-                    NoInvitation::NotInstalled => format!("{user} has no openclaw on {host}"),
-                    NoInvitation::NotRunning => format!("{user} runs no gateway on {host}"),
-                    _ => format!("{user} may not pair machines with the gateway on {host}"),
-                };
-                Failure::new(format!("{what}, but {owner} runs something on its port."))
-                    .detail("Whoever runs a gateway is its owner; log in as that user.")
-                    .remedy("connect", command)
-                    .error_code("not_owner")
-            }
-            (NoInvitation::NotInstalled, None) => Failure::new(format!(
-                "There is no openclaw on {host} that {user} could run."
-            ))
-            .detail("Looked on its PATH, in the usual places, and asked its login shell.")
-            .remedy(
-                "if both machines are of the same kind, send it this program,",
-                format!(
-                    "{login} 'mkdir -p .local/bin && cat > .local/bin/openclaw && chmod +x .local/bin/openclaw' \
-                             < \"$(command -v openclaw)\""
-                ),
-            )
-            .error_code("not_installed"),
-            (NoInvitation::NoShell, _) => {
-                Failure::new(format!("The login works, but the account gives no shell to ask for a code on {host}."))
-                    .detail("A restricted account can carry the tunnel; the code has to come from the gateway's owner.")
-                    .remedy("with a code from `openclaw devices invite` there", "openclaw connect <code> --as operator")
-                    .error_code("no_shell")
-            }
-            (NoInvitation::NotRunning, None) => {
-                Failure::new(format!("openclaw is installed on {host}, but its gateway does not run."))
-                    .there("start it", "openclaw gateway")
-                    .error_code("gateway_down")
-            }
-            (NoInvitation::NotOwner, None) => {
-                Failure::new(format!("The gateway on {host} does not take orders from {user}."))
-                    .detail(
-                        "Only the user who runs it can let this machine in. Log in as that user, or ask for a code.",
-                    )
-                    .there("get a code as that user", "openclaw devices invite")
-                    .error_code("not_owner")
-            }
-            (NoInvitation::TooOld, _) => {
-                let version = self.answer.short_version().unwrap_or("an older release");
-                Failure::new(format!("OpenClaw on {host} ({}) knows no one-time codes.", inert(version)))
-                    .detail("It can pair this machine with its own token, which is then used once and not stored.")
-                    .there("see the token in the address this prints, after #token=", "openclaw dashboard --no-open")
-                    .remedy("then type it at", format!("openclaw connect {} --token-file -", self.wish.spec.target))
-                    .error_code("no_codes")
-            }
-            (NoInvitation::Refused(message), _) => {
-                Failure::new(format!("openclaw on {host} gave no code: {}", inert(message))).error_code("refused")
-            }
-            (NoInvitation::Unreadable, _) => {
-                let failure = Failure::new(format!("openclaw on {host} gave an answer that cannot be read."));
-                let last = stderr.lines().rev().find(|line| !line.trim().is_empty());
-                let failure = match last {
-                    Some(line) => failure.detail(format!("Its last words: {}", inert(line.trim()))),
-                    None => failure,
-                };
-                failure.there("see whether it works there", "openclaw devices list").error_code("unreadable")
-            }
-        };
-        failure.exit(openclaw_remote::Stage::Pairing.exit_code())
-    }
 }
 
 impl Work for BySsh<'_> {
@@ -545,25 +463,6 @@ fn saved_address(address: &GatewayAddress) -> Option<SavedPath> {
         return None;
     }
     Some(GatewayPath::Direct(Box::new(Direct { pin, ..*path })).to_saved())
-}
-
-/// `ssh -p 2222 -i key me@box`, for a person to type.
-fn ssh_words(spec: &SshSpec) -> String {
-    let port = spec.target.port().map(|port| format!("-p {port} ")).unwrap_or_default();
-    let identity = spec.identity.as_ref().map(|file| file.display().to_string());
-    let identity = identity.map(|file| match is_plain(&file) {
-        true => format!("-i {file} "),
-        false => format!("-i '{}' ", file.replace('\'', r"'\''")),
-    });
-    format!("ssh {port}{}{}", identity.unwrap_or_default(), spec.target.destination())
-}
-
-/// A word that may stand in a command line as it is.
-fn is_plain(text: &str) -> bool {
-    !text.is_empty()
-        && !text.starts_with('-')
-        && text.len() <= 256
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./@:+".contains(&b))
 }
 
 fn tunnel_dir(context: &Context, name: &ConnectionName) -> Option<TunnelDir> {

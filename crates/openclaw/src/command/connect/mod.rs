@@ -10,20 +10,20 @@ mod by_code;
 mod by_ssh;
 mod choose;
 mod code;
+mod ending;
 mod far;
 mod kept;
+mod names;
 mod pair;
+mod refusal;
 mod report;
 mod step;
 mod steps;
 
 use std::{io::IsTerminal as _, sync::Arc, time::Duration};
 
-use openclaw_config::{
-    Connections, GatewayConfig,
-    connections::{Book, ConnectionName, SavedPath},
-};
-use openclaw_protocol::{DeviceId, Role, Scope, Secret};
+use openclaw_config::{GatewayConfig, connections::Book};
+use openclaw_protocol::{Role, Scope, Secret};
 use openclaw_remote::ssh::{SshSpec, SshTarget};
 use serde_json::json;
 use tokio::sync::{Mutex, mpsc};
@@ -39,7 +39,7 @@ use self::{
 use crate::{
     context::Context,
     failure::{Failure, Outcome},
-    output::{self, Tone, inert, time},
+    output::{self, Tone, inert},
     reach::block_on,
 };
 
@@ -112,11 +112,11 @@ fn scopes(typed: &[String]) -> Result<Vec<String>, Failure> {
 }
 
 fn by_ssh(context: &Context, args: &Connect, target: SshTarget, scopes: Vec<String>) -> Outcome {
-    let book = book(context)?;
+    let book = names::book(context)?;
     let current = book.current.clone();
     let name = match &args.name {
-        Some(name) => own_name(&book, name, args.yes)?,
-        None => name_for_target(&book, &target)?,
+        Some(name) => names::own_name(&book, name, args.yes)?,
+        None => names::name_for_target(&book, &target)?,
     };
     let mut spec = SshSpec::new(target.clone());
     spec.identity = args.identity.as_ref().map(|file| context.paths.expand(&file.to_string_lossy()));
@@ -144,7 +144,7 @@ fn by_ssh(context: &Context, args: &Connect, target: SshTarget, scopes: Vec<Stri
     let outcome = drive(&mut work, &Step::BY_SSH, &mut lines);
     waiting.stop();
     let steps = lines.into_steps();
-    outcome.map_err(|broken| failure(broken, |device| work.removal(device)))?;
+    outcome.map_err(|broken| ending::failure(broken, |device| work.removal(device)))?;
     let style = context.output.out;
     let device = work.pairing.keeping.device().map(|key| key.id()).ok();
     if args.json {
@@ -169,13 +169,13 @@ fn by_ssh(context: &Context, args: &Connect, target: SshTarget, scopes: Vec<Stri
             "  Passphrase: let the agent hold your key: {add}. Password: give the host your key: {copy}"
         ));
     }
-    summary(style, &name, started.elapsed(), current);
+    ending::summary(style, &name, started.elapsed(), current);
     Ok(0)
 }
 
 fn by_code(context: &Context, args: &Connect, code: openclaw_protocol::SetupCode, scopes: Vec<String>) -> Outcome {
-    let book = book(context)?;
-    let name = args.name.as_deref().map(|name| own_name(&book, name, args.yes)).transpose()?;
+    let book = names::book(context)?;
+    let name = args.name.as_deref().map(|name| names::own_name(&book, name, args.yes)).transpose()?;
     let make_current = nothing_else_is_meant(context, &book)?;
     let scopes = match (args.scopes.is_empty(), &code.gateway_id) {
         (false, _) => scopes,
@@ -186,11 +186,10 @@ fn by_code(context: &Context, args: &Connect, code: openclaw_protocol::SetupCode
             ["read", "write", "approvals", "questions"].iter().map(|name| format!("operator.{name}")).collect()
         }
     };
-    let names = book;
     let wish = by_code::Wish {
         code,
         name,
-        name_for: Box::new(move |host| free_name(&names, host)),
+        names: book,
         scopes,
         make_current,
         timeout: args.timeout.map(Duration::from_millis),
@@ -203,7 +202,7 @@ fn by_code(context: &Context, args: &Connect, code: openclaw_protocol::SetupCode
     let outcome = drive(&mut work, &Step::BY_CODE, &mut lines);
     waiting.stop();
     let steps = lines.into_steps();
-    outcome.map_err(|broken| failure(broken, |device| format!("openclaw devices remove {device}")))?;
+    outcome.map_err(|broken| ending::failure(broken, |device| format!("openclaw devices remove {device}")))?;
     let Some(name) = work.name.clone() else { return Err(Failure::new("The gateway has no name.")) };
     if args.json {
         let device = work.pairing.keeping.device().map(|key| key.id()).ok();
@@ -213,21 +212,8 @@ fn by_code(context: &Context, args: &Connect, code: openclaw_protocol::SetupCode
         }));
         return Ok(0);
     }
-    summary(context.output.out, &name, started.elapsed(), make_current);
+    ending::summary(context.output.out, &name, started.elapsed(), make_current);
     Ok(0)
-}
-
-/// The last lines: what to type next, and how to take it all back.
-fn summary(style: output::Style, name: &ConnectionName, took: Duration, current: bool) {
-    let command = |text: &str| style.paint(Tone::Command, text);
-    let how = if current { "openclaw status".to_owned() } else { format!("openclaw --on {name} status") };
-    output::print(&format!(
-        "{} Connected to \"{name}\" in {}.\n  Try it:  {}\n  Undo it: {}\n",
-        style.ok(),
-        time::span(took),
-        command(&how),
-        command(&format!("openclaw connections rm {name}")),
-    ));
 }
 
 /// Runs the steps, hearing Ctrl-C and its kin.
@@ -271,96 +257,6 @@ fn signals() -> Result<mpsc::Receiver<i32>, Failure> {
     Ok(signals)
 }
 
-/// What to say when it broke: the step, its cause and cure, what was undone, and what could not be.
-fn failure(broken: Broken<Step, Trace, Failure>, removal: impl Fn(&DeviceId) -> String) -> Failure {
-    let mut failure = match broken.why {
-        Why::Failed(failure) => {
-            let message = format!("{}: {}", broken.step.as_str(), failure.message());
-            failure.with_message(message)
-        }
-        Why::Interrupted(signal) => {
-            // As shells count: 128 and the number of the signal.
-            let exit = u8::try_from(signal).map_or(130, |signal| signal.saturating_add(128));
-            Failure::new(format!("{}: interrupted.", broken.step.as_str())).exit(exit).error_code("interrupted")
-        }
-    };
-    let names = |traces: &[&Trace]| {
-        let mut all: Vec<String> = traces.iter().map(|trace| trace.describe()).collect();
-        all.dedup();
-        all.join(", ")
-    };
-    let undone: Vec<&Trace> = broken.undone.iter().collect();
-    failure = match (undone.is_empty(), broken.left.is_empty()) {
-        (true, true) => failure.detail("Nothing was changed, here or there."),
-        (false, true) => failure.detail(format!("Undone: {}. Nothing is left of it.", names(&undone))),
-        (false, false) => failure.detail(format!("Undone: {}.", names(&undone))),
-        (true, false) => failure,
-    };
-    for (trace, reason) in &broken.left {
-        failure = failure.detail(format!("Left behind: {} ({}).", trace.describe(), inert(reason)));
-        failure = match trace {
-            Trace::Pairing(device) if broken.step == Step::Reach || removal(device).starts_with("openclaw ") => {
-                failure.there("remove it", removal(device))
-            }
-            Trace::Pairing(device) => failure.remedy("remove it", removal(device)),
-            Trace::Tunnel(name) => failure.remedy("close it", format!("openclaw tunnel down {name}")),
-            Trace::Connection { name, .. } => failure.remedy("forget it", format!("openclaw connections rm {name}")),
-            Trace::Current { .. } | Trace::Identity(_) | Trace::Token { .. } => {
-                failure.remedy("see what is there", "openclaw doctor")
-            }
-        };
-    }
-    let left: Vec<_> =
-        broken.left.iter().map(|(trace, reason)| json!({"what": trace.as_str(), "reason": reason})).collect();
-    failure
-        .beside("step", json!(broken.step.as_str()))
-        .beside("undone", undone.iter().map(|trace| json!(trace.as_str())).collect())
-        .beside("left", json!(left))
-}
-
-fn book(context: &Context) -> Result<Book, Failure> {
-    Connections::new(&context.paths).load().map_err(|error| crate::reach::no_connection(&error))
-}
-
-/// A name the person chose.
-fn own_name(book: &Book, text: &str, replace: bool) -> Result<ConnectionName, Failure> {
-    let name: ConnectionName = text.parse().map_err(|error| Failure::new(format!("--name: {error}.")))?;
-    if book.connections.contains_key(&name) && !replace {
-        return Err(Failure::new(format!("A gateway is saved as \"{name}\" already; nothing was changed."))
-            .remedy("look at it", format!("openclaw connections show {name}"))
-            .remedy("or replace it", "openclaw connect … --yes"));
-    }
-    Ok(name)
-}
-
-/// The name under which this ssh target is saved already, else a free one after its host.
-fn name_for_target(book: &Book, target: &SshTarget) -> Result<ConnectionName, Failure> {
-    let same = |path: &SavedPath| matches!(path, SavedPath::Ssh(ssh) if ssh.target.parse().as_ref() == Ok(target));
-    match book.connections.iter().find(|(_, connection)| connection.paths.iter().any(same)) {
-        Some((name, _)) => Ok(name.clone()),
-        None => free_name(book, target.host()),
-    }
-}
-
-fn free_name(book: &Book, host: &str) -> Result<ConnectionName, Failure> {
-    let is_address = host.parse::<std::net::IpAddr>().is_ok();
-    let label = if is_address { host } else { host.split('.').next().unwrap_or(host) };
-    let suggestion = ConnectionName::suggest(label).or_else(|| ConnectionName::suggest(host));
-    let base = suggestion.or_else(|| ConnectionName::suggest("gateway"));
-    let Some(base) = base else { return Err(Failure::new("There is no name for this gateway; give one with --name.")) };
-    let mut number = 1_u32;
-    let mut name = base.clone();
-    while book.connections.contains_key(&name) {
-        number += 1;
-        let next = ConnectionName::suggest(&format!("{base}-{number}"));
-        let Some(next) = next.filter(|next| *next != name) else {
-            return Err(Failure::new("There is no free name for this gateway; give one with --name."));
-        };
-        name = next;
-    }
-    Ok(name)
-}
-
 /// True when no config and no choice says which gateway is meant: then the first one that is connected is.
 fn nothing_else_is_meant(context: &Context, book: &Book) -> Result<bool, Failure> {
     let loaded = context.config_for_diagnosis()?;
@@ -387,46 +283,7 @@ fn token(file: &std::path::Path) -> Result<Secret, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use openclaw_config::connections::{Connection, SavedSsh};
-    use openclaw_protocol::DeviceKey;
-
     use super::*;
-
-    fn book(entries: &[(&str, &str)]) -> Book {
-        let mut book = Book::default();
-        for (name, target) in entries {
-            let saved = SavedSsh {
-                target: (*target).to_owned(),
-                identity: None,
-                host_key_policy: openclaw_config::gateway::HostKeyPolicy::Strict,
-                gateway_port: 18789,
-            };
-            let connection = Connection { paths: vec![SavedPath::Ssh(saved)], ..Connection::default() };
-            book.connections.insert(name.parse().expect("name"), connection);
-        }
-        book
-    }
-
-    #[test]
-    fn names() {
-        let saved = book(&[("box", "me@box"), ("box-2", "you@box"), ("gateway", "x@[::1]:2222")]);
-        for (target, expected) in [
-            ("me@box", "box"),
-            ("ssh://me@box", "box"),
-            ("you@box", "box-2"),
-            ("he@box", "box-3"),
-            ("me@nas.example.com", "nas"),
-            ("me@192.168.1.5", "192.168.1.5"),
-            ("me@[fe80::1]", "fe80--1"),
-            ("me@local", "gateway-2"),
-        ] {
-            let name = name_for_target(&saved, &target.parse().expect("target")).expect(target);
-            assert_eq!(name.as_str(), expected, "{target}");
-        }
-        assert!(own_name(&saved, "box", false).is_err_and(|failure| failure.message().contains("already")));
-        assert!(own_name(&saved, "box", true).is_ok() && own_name(&saved, "new", false).is_ok());
-        assert!(own_name(&saved, "Box", true).is_err() && own_name(&saved, "local", true).is_err());
-    }
 
     #[test]
     fn scopes_may_be_typed_short() {
@@ -440,45 +297,5 @@ mod tests {
         );
         assert!(scopes(&[]).expect("usual").contains(&"operator.admin".to_owned()));
         assert!(scopes(&["root".to_owned()]).is_err_and(|failure| failure.message().contains("\"root\"")));
-    }
-
-    #[test]
-    fn what_broke_is_told_with_what_is_left() {
-        let device = DeviceKey::from_seed(&[7; 32]).id();
-        let name: ConnectionName = "box".parse().expect("name");
-        let told = |why, undone, left, ssh: bool| {
-            let broken = Broken { step: Step::Save, why, undone, left };
-            let command = if ssh { "ssh me@box openclaw devices remove" } else { "openclaw devices remove" };
-            let failure = failure(broken, |device| format!("{command} {}", device.short()));
-            (failure.exit_code(), failure.lines(output::Style::plain()).join("\n"), failure.envelope())
-        };
-        let disk = || Why::Failed(Failure::new("The disk is full.").exit(1));
-        let (exit, text, envelope) = told(disk(), Vec::new(), Vec::new(), true);
-        assert_eq!((exit, text.as_str()), (1, "x save: The disk is full.\nNothing was changed, here or there."));
-        assert_eq!(
-            (&envelope["step"], &envelope["undone"], &envelope["left"]),
-            (&json!("save"), &json!([]), &json!([]))
-        );
-
-        let undone = vec![Trace::Connection { name, before: None }, Trace::Identity(device.clone())];
-        let left = || vec![(Trace::Pairing(device.clone()), "the link is gone".to_owned())];
-        let (exit, text, envelope) = told(Why::Interrupted(2), undone, left(), true);
-        assert_eq!(exit, 130);
-        for line in [
-            "x save: interrupted.",
-            "Undone: the saved connection \"box\", this machine's device key.",
-            "Left behind: the pairing at the gateway (the link is gone).",
-            &format!("Remove it on this machine: ssh me@box openclaw devices remove {}", device.short()),
-        ] {
-            assert!(text.lines().any(|found| found == line), "{line} in {text}");
-        }
-        assert_eq!(
-            (&envelope["undone"], &envelope["left"][0]["what"]),
-            (&json!(["connection", "identity"]), &json!("pairing"))
-        );
-        // Without ssh only the owner can do it.
-        let (exit, text, _) = told(Why::Interrupted(15), Vec::new(), left(), false);
-        assert_eq!(exit, 143);
-        assert!(text.contains("Remove it on the gateway host: openclaw devices remove"), "{text}");
     }
 }
