@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use super::{Interfaces, MAX_PER_SOURCE, mdns, printable, wide_area};
+use super::{Interfaces, MAX_PER_SOURCE, is_reachable, mdns, printable, wide_area};
 
 /// Longest value kept of a TXT record, in characters.
 const MAX_VALUE_CHARS: usize = 255;
@@ -108,6 +108,8 @@ pub(super) fn new(
     if kept.get("role").is_some_and(|role| role != "gateway") {
         return None;
     }
+    // Link-local addresses mean nothing without their interface; the host's name resolves where they work.
+    addresses.retain(|address| is_reachable(*address));
     addresses.sort();
     addresses.dedup();
     addresses.truncate(8);
