@@ -55,7 +55,8 @@ pub struct Status {
     /// [`crate::ssh::SshSpec::origin`]: what tells two tunnels apart.
     pub origin: String,
     pub identity: Option<PathBuf>,
-    /// `strict` or `openssh`.
+    /// `strict` or `openssh`. Empty from supervisors of older versions: such a tunnel is listed and closed, not used.
+    #[serde(default)]
     pub host_keys: String,
     pub gateway_port: u16,
     /// The near end.

@@ -1,6 +1,6 @@
 //! `openclaw tunnel ls`.
 
-use openclaw_remote::tunnel::{State, Status, TunnelDir, control};
+use openclaw_remote::tunnel::{ControlError, State, Status, TunnelDir, control};
 use serde_json::json;
 
 use super::args::ListArgs;
@@ -20,6 +20,8 @@ pub enum Row {
     Running(Status),
     /// Nobody keeps it now.
     Closed(TunnelDir),
+    /// Its supervisor is there and does not say how it is.
+    Mute(TunnelDir, String),
 }
 
 /// `openclaw tunnel ls`.
@@ -30,7 +32,8 @@ pub fn ls(context: &Context, args: &ListArgs) -> Outcome {
         for dir in dirs {
             rows.push(match control::ask_status(&dir).await {
                 Ok(status) => Row::Running(status),
-                Err(_) => Row::Closed(dir),
+                Err(ControlError::NotRunning { .. }) => Row::Closed(dir),
+                Err(error) => Row::Mute(dir, error.to_string()),
             });
         }
         Ok(rows)
@@ -41,6 +44,7 @@ pub fn ls(context: &Context, args: &ListArgs) -> Outcome {
             .map(|row| match row {
                 Row::Running(status) => json!(status),
                 Row::Closed(dir) => json!({"name": dir.name().as_str(), "state": "closed"}),
+                Row::Mute(dir, error) => json!({"name": dir.name().as_str(), "state": "unknown", "error": error}),
             })
             .collect();
         output::json(&json!({ "tunnels": tunnels }));
@@ -65,6 +69,11 @@ pub fn render(context: &Context, rows: &[Row]) -> String {
                 let dim = |text: &str| Cell::toned(Tone::Dim, text);
                 vec![Cell::from(dir.name().as_str()), dim("closed"), dim("-"), dim("-"), dim("-"), dim("-")]
             }
+            Row::Mute(dir, _) => {
+                let dim = || Cell::toned(Tone::Dim, "-");
+                let name = Cell::from(dir.name().as_str());
+                vec![name, Cell::toned(Tone::Bad, "unknown"), dim(), dim(), dim(), dim()]
+            }
             Row::Running(status) => {
                 let tone = match status.state {
                     State::Up => Tone::Good,
@@ -85,7 +94,16 @@ pub fn render(context: &Context, rows: &[Row]) -> String {
         .collect();
     let mut text = table::columns(style, &["name", "state", "since", "round trip", "port", "to"], &cells);
     for row in rows {
-        let Row::Running(status) = row else { continue };
+        let status = match row {
+            Row::Running(status) => status,
+            Row::Closed(_) => continue,
+            Row::Mute(dir, error) => {
+                text.push_str(&format!("{} {}\n", style.bad(), inert(error)));
+                let down = format!("openclaw tunnel down {name}; openclaw tunnel up {name}", name = dir.name());
+                text.push_str(&format!("  open it anew: {}\n", style.paint(Tone::Command, &down)));
+                continue;
+            }
+        };
         if let Some(refused) = &status.port_refused {
             let why = super::up::held(refused.port, &refused.reason);
             let name = inert(&status.name).into_owned();

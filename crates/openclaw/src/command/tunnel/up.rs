@@ -132,7 +132,8 @@ async fn running(dir: &TunnelDir) -> Result<Option<Status>, Failure> {
     match control::ask_status(dir).await {
         Ok(status) => Ok(Some(status)),
         Err(ControlError::NotRunning { .. }) => Ok(None),
-        Err(error) => Err(Failure::new(format!("{error}."))),
+        Err(error) => Err(Failure::new(format!("{error}."))
+            .remedy("close it, then open it again", format!("openclaw tunnel down {}", dir.name()))),
     }
 }
 
