@@ -391,6 +391,32 @@ fn a_setup_code_pairs_an_operator_once() {
     assert_eq!(paired(&gateway).len(), 1);
 }
 
+#[test]
+fn a_setup_code_that_says_nothing_else_lends_this_machine() {
+    let gateway = Gateway::start();
+    let me = Offline::new();
+    let made = owner(&gateway, &["devices", "invite", "--json", "--role", "node"]);
+    let invited: Invited = serde_json::from_str(&made.stdout).unwrap_or_else(|error| panic!("{error}: {made:#?}"));
+    let code = SetupCode {
+        urls: vec![gateway.url()],
+        bootstrap_token: invited.token.clone(),
+        expires_at_ms: Some(invited.expires_at_ms),
+        tls_fingerprint: None,
+        gateway_id: Some(invited.gateway.id),
+        role: None,
+    };
+    let code = code.encode();
+    let mut node = me.launch(&["connect", code.expose(), "--display-name", "Bench"]).start("node");
+    let device = wait_until("a paired node", || {
+        assert!(node.ended().is_none(), "{}", node.said());
+        let list = owner(&gateway, &["devices", "list", "--json"]).json();
+        let paired = list["paired"].as_array()?.first()?.clone();
+        (paired["connected"] == true).then_some(paired)
+    });
+    assert_eq!((&device["role"], &device["displayName"]), (&"node".into(), &"Bench".into()), "{device}");
+    assert!(node.stop().success(), "{}", node.said());
+}
+
 /// A machine with no ssh to anywhere.
 struct Offline(tempfile::TempDir);
 
@@ -399,9 +425,13 @@ impl Offline {
         Self(tempfile::tempdir().expect("a temporary directory"))
     }
 
-    fn run(&self, args: &[&str]) -> Finished {
+    fn launch(&self, args: &[&str]) -> Launch {
         let cli = Launch::new(binary(), self.0.path()).env("HOME", self.0.path());
-        cli.env("OPENCLAW_STATE_DIR", self.0.path().join("state")).args(args.iter().copied()).run()
+        cli.env("OPENCLAW_STATE_DIR", self.0.path().join("state")).args(args.iter().copied())
+    }
+
+    fn run(&self, args: &[&str]) -> Finished {
+        self.launch(args).run()
     }
 
     #[track_caller]
@@ -418,7 +448,7 @@ fn goals_that_lead_nowhere_are_refused_before_anything_is_touched() {
     for (goal, part) in [
         ("-oProxyCommand=touch pwned", "dash"),
         ("me@box;touch pwned", "character"),
-        ("https://gw.example/j/abc", "node host"),
+        ("https://gw.example/j/abc", "join URLs"),
         ("http://gw.example/j/abc", "join URL"),
         ("wss://gw.example", "gateway URL"),
         ("oc-pair://eyJ4IjoxfQ", "names no gateway"),
@@ -430,7 +460,7 @@ fn goals_that_lead_nowhere_are_refused_before_anything_is_touched() {
         assert!(!me.0.path().join("pwned").exists());
     }
     let node = me.run(&["connect", "me@box", "--as", "node", "--json"]);
-    assert_eq!(error_of(&node)["error"]["code"], "no_node_host");
+    assert_eq!(error_of(&node)["error"]["code"], "needs_code");
 }
 
 /// A session that finds the official CLI.

@@ -16,7 +16,8 @@ pub enum As {
 #[command(after_help = "openclaw connect              lists machines that may hold a gateway\n\
     openclaw connect me@box       logs in by ssh, pairs this machine, saves the gateway as \"box\"\n\
     openclaw connect ssh://me@box:2222 --name home\n\
-    openclaw connect <setup code> --as operator")]
+    openclaw connect <setup code> --as operator\n\
+    openclaw connect <setup code>  lends this machine to the gateway, as a node, until stopped")]
 pub struct Connect {
     /// user@host, an alias of ~/.ssh/config, ssh://user@host:port, or a setup code; without it, what there is
     #[arg(value_name = "TARGET", conflicts_with = "target_file")]
@@ -42,6 +43,9 @@ pub struct Connect {
     /// Command the gateway, or lend it this machine; a setup code is for a node unless it says otherwise
     #[arg(long = "as", value_name = "ROLE")]
     pub role: Option<As>,
+    /// Name of this machine as a node
+    #[arg(long, value_name = "NAME")]
+    pub display_name: Option<String>,
     /// Gateway token, for a gateway that knows no one-time codes: used once, not stored; "-" reads it from stdin
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,

@@ -23,7 +23,7 @@ mod steps;
 use std::{io::IsTerminal as _, sync::Arc, time::Duration};
 
 use openclaw_config::{GatewayConfig, connections::Book};
-use openclaw_protocol::{Role, Scope, Secret};
+use openclaw_protocol::{Role, Scope, Secret, SetupCode};
 use openclaw_remote::ssh::{SshSpec, SshTarget};
 use serde_json::json;
 use tokio::sync::{Mutex, mpsc};
@@ -37,6 +37,7 @@ use self::{
     steps::{Broken, Why, Work},
 };
 use crate::{
+    command::node::{self, Node, NodeCommand, NodeOptions, NodeRun},
     context::Context,
     failure::{Failure, Outcome},
     output::{self, Tone, inert},
@@ -60,18 +61,27 @@ pub fn run(context: &Context, args: &Connect) -> Outcome {
     };
     let scopes = scopes(&args.scopes)?;
     match goal {
-        Goal::Ssh(_) if args.role == Some(As::Node) => Err(no_node_host()),
+        Goal::Ssh(_) if args.role == Some(As::Node) => Err(Failure::new("A node is let in by a code, not by a login.")
+            .error_code("needs_code")
+            .there("get one", "openclaw devices invite --role node")),
         Goal::Ssh(target) => by_ssh(context, args, target, scopes),
-        Goal::JoinUrl => Err(no_node_host()
-            .detail("A join URL is for nodes only and can be fetched once: it was not touched.")
-            .there("to command this gateway instead, get a code", "openclaw devices invite")),
+        Goal::JoinUrl => Err(Failure::new("This program does not fetch join URLs; it takes setup codes.")
+            .detail("A join URL can be fetched once: it was not touched.")
+            .error_code("join_url")
+            .there("get a code for a node", "openclaw devices invite --role node")
+            .there("or one to command the gateway", "openclaw devices invite")),
         Goal::Code(code) => match args.role.or(code.role.map(role_of)) {
             Some(As::Operator) => by_code(context, args, code, scopes),
-            _ => Err(no_node_host()
-                .detail("The code was not used. To command the gateway with it, say so:")
-                .remedy("connect", "openclaw connect <setup code> --as operator")),
+            _ => node::run(context, &as_node(&code, args)),
         },
     }
+}
+
+/// What `openclaw node run` would be told: the reference's `connect` pairs a node and runs it.
+fn as_node(code: &SetupCode, args: &Connect) -> Node {
+    let options = NodeOptions { display_name: args.display_name.clone(), ..NodeOptions::default() };
+    let pair = Some(code.encode().expose().to_owned());
+    Node { command: NodeCommand::Run(NodeRun { pair, pair_if_needed: None, options }) }
 }
 
 const fn role_of(role: Role) -> As {
@@ -84,11 +94,6 @@ const fn role_of(role: Role) -> As {
 fn bad_goal(error: &code::BadGoal) -> Failure {
     let failure = Failure::new(format!("{}.", crate::failure::capitalised(&error.to_string())));
     failure.remedy("connect by ssh", "openclaw connect user@host")
-}
-
-fn no_node_host() -> Failure {
-    Failure::new("Lending this machine to a gateway needs the node host, which this program does not have yet.")
-        .error_code("no_node_host")
 }
 
 /// Scopes as typed, with or without `operator.` in front; everything an owner's command line needs when none are given.
@@ -136,10 +141,9 @@ fn by_ssh(context: &Context, args: &Connect, target: SshTarget, scopes: Vec<Stri
     };
     let make_current = wish.make_current;
     let current = make_current || current.as_ref() == Some(&name);
-    output::note(format!("Connecting to {target}"));
     let waiting = Waiting::default();
     let started = std::time::Instant::now();
-    let mut lines = Lines::new(context, waiting.clone());
+    let mut lines = Lines::new(context, waiting.clone(), format!("Connecting to {target}"));
     let mut work = BySsh::new(context, wish, waiting.clone());
     let outcome = drive(&mut work, &Step::BY_SSH, &mut lines);
     waiting.stop();
@@ -173,7 +177,7 @@ fn by_ssh(context: &Context, args: &Connect, target: SshTarget, scopes: Vec<Stri
     Ok(0)
 }
 
-fn by_code(context: &Context, args: &Connect, code: openclaw_protocol::SetupCode, scopes: Vec<String>) -> Outcome {
+fn by_code(context: &Context, args: &Connect, code: SetupCode, scopes: Vec<String>) -> Outcome {
     let book = names::book(context)?;
     let name = args.name.as_deref().map(|name| names::own_name(&book, name, args.yes)).transpose()?;
     let make_current = nothing_else_is_meant(context, &book)?;
@@ -196,8 +200,7 @@ fn by_code(context: &Context, args: &Connect, code: openclaw_protocol::SetupCode
     };
     let waiting = Waiting::default();
     let started = std::time::Instant::now();
-    output::note("Connecting with a setup code");
-    let mut lines = Lines::new(context, waiting.clone());
+    let mut lines = Lines::new(context, waiting.clone(), "Connecting with a setup code");
     let mut work = ByCode::new(context, wish, waiting.clone());
     let outcome = drive(&mut work, &Step::BY_CODE, &mut lines);
     waiting.stop();

@@ -52,13 +52,15 @@ impl Waiting {
 /// Prints the steps on stderr and remembers them for JSON.
 pub struct Lines<'a> {
     context: &'a Context,
+    /// Printed before the first step: from then on an interruption is heard.
+    title: Option<String>,
     waiting: Waiting,
     steps: Vec<Value>,
 }
 
 impl<'a> Lines<'a> {
-    pub const fn new(context: &'a Context, waiting: Waiting) -> Self {
-        Self { context, waiting, steps: Vec::new() }
+    pub fn new(context: &'a Context, waiting: Waiting, title: impl Into<String>) -> Self {
+        Self { context, title: Some(title.into()), waiting, steps: Vec::new() }
     }
 
     pub fn into_steps(self) -> Vec<Value> {
@@ -68,6 +70,9 @@ impl<'a> Lines<'a> {
 
 impl<W: Work<Step = Step, Told = Told, Failure = Failure>> Watch<W> for Lines<'_> {
     fn begins(&mut self, step: Step) {
+        if let Some(title) = self.title.take() {
+            output::note(title);
+        }
         self.waiting.set(Some(self.context.output.progress(format!("{} …", step.doing()))));
     }
 

@@ -6,7 +6,7 @@ mod run;
 mod service;
 mod unit;
 
-pub use args::{Guarded, Node, NodeCommand};
+pub use args::{Guarded, Node, NodeCommand, NodeOptions, NodeRun};
 
 use serde_json::json;
 
