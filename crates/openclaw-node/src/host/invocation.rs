@@ -59,13 +59,23 @@ pub(super) async fn run(invocation: Invocation) {
             }
         }
     };
-    // The channels close with the call, so both forwarders end after it, and the result comes last.
-    let (outcome, (), ()) = tokio::join!(work, forward(client, request, chunks), report(client, events));
+    // The channels close with the call: chunks end before the result, and a slow answer to a report delays nothing.
+    let mut reporting = std::pin::pin!(report(client, events));
+    let mut working = std::pin::pin!(async { tokio::join!(work, forward(client, request, chunks)).0 });
+    let (outcome, reported) = tokio::select! {
+        outcome = &mut working => (outcome, false),
+        () = &mut reporting => (working.await, true),
+    };
+    let rest = async {
+        if !reported {
+            reporting.await;
+        }
+    };
     let timed_out = outcome.as_ref().is_err_and(|failure| failure.code == "TIMEOUT");
     if cancel.is_cancelled() && !timed_out {
-        return;
+        return rest.await;
     }
-    answer(client, request, outcome).await;
+    tokio::join!(biased; rest, answer(client, request, outcome));
 }
 
 /// Answers that too much is under way.
