@@ -448,7 +448,7 @@ fn goals_that_lead_nowhere_are_refused_before_anything_is_touched() {
     for (goal, part) in [
         ("-oProxyCommand=touch pwned", "dash"),
         ("me@box;touch pwned", "character"),
-        ("https://gw.example/j/abc", "join URLs"),
+        ("https://gw.example/j/abc", "join URL"),
         ("http://gw.example/j/abc", "join URL"),
         ("wss://gw.example", "gateway URL"),
         ("oc-pair://eyJ4IjoxfQ", "names no gateway"),

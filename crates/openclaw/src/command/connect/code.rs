@@ -9,10 +9,15 @@ use openclaw_protocol::{
     SetupCode,
     setup_code::{SCHEME, SetupCodeError},
 };
-use openclaw_remote::ssh::{SshTarget, SshTargetError};
+use openclaw_remote::{
+    GatewayUrl,
+    ssh::{SshTarget, SshTargetError},
+};
 
 /// Largest file with a goal in it: the reference's bound for `--target-file`.
 const MAX_BYTES: u64 = 64 * 1024;
+/// The code in a join URL: 128 bits as base64url (release 2026.9.6).
+const SHORT_CODE_CHARS: usize = 22;
 
 /// What `connect` was pointed at.
 #[derive(Clone, Debug)]
@@ -21,7 +26,7 @@ pub enum Goal {
     Ssh(SshTarget),
     Code(SetupCode),
     /// An address that gives out a code once. Codes of this kind are for nodes only.
-    JoinUrl,
+    JoinUrl(GatewayUrl),
 }
 
 /// Why a text is no goal. The text itself is not repeated.
@@ -63,7 +68,7 @@ impl Goal {
             return SetupCode::parse(text).map(Self::Code).map_err(BadGoal::Code);
         }
         if lower.starts_with("http://") || lower.starts_with("https://") {
-            return if is_join_url(text) { Ok(Self::JoinUrl) } else { Err(BadGoal::JoinUrl) };
+            return join_url(text).map(Self::JoinUrl).ok_or(BadGoal::JoinUrl);
         }
         if lower.starts_with("ws://") || lower.starts_with("wss://") {
             return Err(BadGoal::GatewayUrl);
@@ -93,11 +98,14 @@ impl Goal {
     }
 }
 
-fn is_join_url(text: &str) -> bool {
-    let Ok(url) = openclaw_remote::GatewayUrl::parse(text) else { return false };
+/// `https://<gateway>[/base]/j/<22 characters>`; plain http only on this machine.
+fn join_url(text: &str) -> Option<GatewayUrl> {
+    let url = GatewayUrl::parse(text).ok()?;
     let mut parts = url.path().rsplit('/');
     let (code, j) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    (url.is_secure() || url.is_loopback()) && j == "j" && !code.is_empty()
+    let is_code =
+        code.len() == SHORT_CODE_CHARS && code.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    ((url.is_secure() || url.is_loopback()) && j == "j" && is_code).then_some(url)
 }
 
 #[cfg(test)]
@@ -125,11 +133,15 @@ mod tests {
         for text in ["me@box", "box", "ssh://me@box:22", "eye", "eyJ@box", "me@[::1]:22"] {
             assert!(ssh(text), "{text}");
         }
-        for text in ["https://gw.example/j/abc", "https://gw.example/base/j/abc", "http://127.0.0.1:18789/j/abc"] {
-            assert!(matches!(Goal::parse(text), Ok(Goal::JoinUrl)), "{text}");
+        let code = "0123456789abcdefghij-_";
+        for base in ["https://gw.example", "https://gw.example/base", "http://127.0.0.1:18789"] {
+            let Ok(Goal::JoinUrl(url)) = Goal::parse(&format!("{base}/j/{code}")) else { panic!("{base}") };
+            assert!(url.path().ends_with(code), "{base}");
         }
+        assert_eq!(Goal::parse(&format!("http://gw.example/j/{code}")).expect_err("plain"), BadGoal::JoinUrl);
+        assert_eq!(Goal::parse(&format!("https://gw.example/j/{code}?x=1")).expect_err("query"), BadGoal::JoinUrl);
         for (text, expected) in [
-            ("http://gw.example/j/abc", BadGoal::JoinUrl),
+            ("https://gw.example/j/tooshort", BadGoal::JoinUrl),
             ("https://gw.example/", BadGoal::JoinUrl),
             ("https://gw.example/j/", BadGoal::JoinUrl),
             ("https://me@gw.example/j/abc", BadGoal::JoinUrl),

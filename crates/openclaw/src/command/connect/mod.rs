@@ -12,6 +12,7 @@ mod choose;
 mod code;
 mod ending;
 mod far;
+mod join;
 mod kept;
 mod names;
 mod pair;
@@ -65,11 +66,11 @@ pub fn run(context: &Context, args: &Connect) -> Outcome {
             .error_code("needs_code")
             .there("get one", "openclaw devices invite --role node")),
         Goal::Ssh(target) => by_ssh(context, args, target, scopes),
-        Goal::JoinUrl => Err(Failure::new("This program does not fetch join URLs; it takes setup codes.")
-            .detail("A join URL can be fetched once: it was not touched.")
+        Goal::JoinUrl(_) if args.role == Some(As::Operator) => Err(Failure::new("A join URL is for nodes only.")
+            .detail("It can be fetched once: it was not touched.")
             .error_code("join_url")
-            .there("get a code for a node", "openclaw devices invite --role node")
-            .there("or one to command the gateway", "openclaw devices invite")),
+            .there("to command this gateway, get a code", "openclaw devices invite")),
+        Goal::JoinUrl(url) => node::run(context, &as_node(&block_on(join::fetch(&url))?, args)),
         Goal::Code(code) => match args.role.or(code.role.map(role_of)) {
             Some(As::Operator) => by_code(context, args, code, scopes),
             _ => node::run(context, &as_node(&code, args)),
