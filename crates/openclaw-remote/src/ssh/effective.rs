@@ -34,6 +34,10 @@ impl Program {
     /// # Errors
     /// As [`effective`].
     pub async fn effective(&self, target: &SshTarget) -> Result<Effective, SshFailure> {
+        #[cfg(feature = "builtin-ssh")]
+        if let super::program::Kind::Builtin(home) = &self.0 {
+            return super::builtin::effective(target, home);
+        }
         let mut command = self.command(&[]);
         command.arg("-G");
         if let Some(port) = target.port() {

@@ -26,12 +26,12 @@ use super::{
 use crate::{deadline::Deadline, dial::Endpoint, error::Error};
 
 /// How often a byte goes to the far end and back.
-const HEARTBEAT: Duration = Duration::from_secs(1);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Beats on their way that are remembered; more means that the link is dead anyway.
-const MAX_BEATS: usize = 64;
+pub(super) const MAX_BEATS: usize = 64;
 /// How long an account may stay silent after the login before we do without its session. Long, because its shell may
 /// read a slow profile first.
-const SILENT_SESSION: Duration = Duration::from_secs(5);
+pub(super) const SILENT_SESSION: Duration = Duration::from_secs(5);
 /// How often the near end's socket is looked for, where nothing tells that it is there.
 const LOOK: Duration = Duration::from_millis(10);
 /// How long ssh may take to end when asked.
@@ -50,7 +50,7 @@ const MAX_LINE_BYTES: usize = 4096;
 pub struct Pulse {
     /// When the far end last answered; `None` without a session.
     pub last_echo: Option<Instant>,
-    /// Round-trip time of the last beat, through both ssh programs.
+    /// Round-trip time of the last beat, through both ssh programs; `None` until one was sent after the login.
     pub round_trip: Option<Duration>,
     /// How many connections the far end could not pass on, and why the last one.
     pub refusals: u32,
@@ -62,13 +62,21 @@ pub struct Pulse {
     lesson: Option<Learned>,
 }
 
+impl Pulse {
+    /// Notes a connection that the far end could not pass on.
+    pub(super) fn refuse(&mut self, refusal: SshFailure) {
+        self.refusals = self.refusals.saturating_add(1);
+        (self.refusal, self.refused_at) = (Some(refusal), Some(Instant::now()));
+    }
+}
+
 /// A tunnel to the gateway's port on the far host. Dropping it ends ssh.
 #[derive(Debug)]
 pub struct Forward {
     spec: SshSpec,
     socket: Near,
     learned: Learned,
-    pid: u32,
+    pid: Option<u32>,
     pulse: watch::Receiver<Pulse>,
     wishes: Arc<Wishes>,
     task: JoinHandle<()>,
@@ -76,9 +84,9 @@ pub struct Forward {
 
 /// What the task is asked to do.
 #[derive(Debug, Default)]
-struct Wishes {
-    beat: Notify,
-    end: Notify,
+pub(super) struct Wishes {
+    pub beat: Notify,
+    pub end: Notify,
 }
 
 impl Drop for Forward {
@@ -89,7 +97,7 @@ impl Drop for Forward {
 
 /// The socket's path, removed with its owner.
 #[derive(Debug)]
-struct Near(PathBuf);
+pub(super) struct Near(pub PathBuf);
 
 impl Drop for Near {
     fn drop(&mut self) {
@@ -113,6 +121,22 @@ impl Forward {
         Program::find()?.open(spec, dir, interaction, Learned::default(), deadline).await
     }
 
+    #[cfg(feature = "builtin-ssh")]
+    pub(super) fn new(
+        spec: SshSpec,
+        socket: Near,
+        pulse: watch::Receiver<Pulse>,
+        wishes: Arc<Wishes>,
+        task: JoinHandle<()>,
+    ) -> Self {
+        Self { spec, socket, learned: Learned::default(), pid: None, pulse, wishes, task }
+    }
+
+    #[cfg(feature = "builtin-ssh")]
+    pub(super) const fn learn(&mut self, learned: Learned) {
+        self.learned = learned;
+    }
+
     /// The near end: connect here and you speak to the gateway.
     pub fn socket(&self) -> &Path {
         &self.socket.0
@@ -132,8 +156,8 @@ impl Forward {
         self.learned
     }
 
-    /// Process id of ssh.
-    pub const fn pid(&self) -> u32 {
+    /// Process id of ssh; `None` for the client inside this program.
+    pub const fn pid(&self) -> Option<u32> {
         self.pid
     }
 
@@ -211,6 +235,10 @@ impl Program {
         let local = |detail: String| SshFailure::new(SshFailureKind::Local, detail).about(spec);
         let dir = sockets::socket_dir(dir).map_err(|error| local(error.to_string()))?;
         sockets::sweep(&dir);
+        #[cfg(feature = "builtin-ssh")]
+        if let super::program::Kind::Builtin(home) = &self.0 {
+            return super::builtin::open(spec, home, Near(dir.join(sockets::fresh_name())), deadline).await;
+        }
         // Each round learns something or ends.
         loop {
             let socket = Near(dir.join(sockets::fresh_name()));
@@ -281,7 +309,7 @@ impl Forward {
 fn start(spec: &SshSpec, socket: Near, mut child: Child, learned: Learned) -> Forward {
     let (publish, pulse) = watch::channel(Pulse::default());
     let wishes = Arc::new(Wishes::default());
-    let pid = child.id().unwrap_or_default();
+    let pid = child.id();
     let (lines, said) = mpsc::channel(256);
     let echoes = lines.clone();
     let (out, err) = (child.stdout.take(), child.stderr.take());
@@ -359,7 +387,14 @@ impl Carrier {
                     drop(stdin.take());
                     break end(&mut child).await;
                 }
-                Some(line) = lines.recv() => self.line(line),
+                Some(line) = lines.recv() => {
+                    let silent = self.publish.borrow().last_echo.is_none();
+                    self.line(line);
+                    // The first echo waited for the login; the next one tells the round trip.
+                    if silent && self.publish.borrow().last_echo.is_some() {
+                        self.send(&mut stdin).await;
+                    }
+                }
                 status = child.wait() => break status.ok(),
                 // The first tick comes at once: its echo says that the session is there.
                 _ = clock.tick(), if stdin.is_some() => self.send(&mut stdin).await,
@@ -411,8 +446,9 @@ impl Carrier {
                 }
                 let Some(sent) = sent else { return };
                 self.publish.send_modify(|pulse| {
-                    pulse.last_echo = Some(now);
-                    pulse.round_trip = Some(now.duration_since(sent));
+                    if pulse.last_echo.replace(now).is_some() {
+                        pulse.round_trip = Some(now.duration_since(sent));
+                    }
                 });
             }
             Line::Err(text) => {
@@ -422,9 +458,7 @@ impl Carrier {
                 if let Some(refusal) = channel_refusal(&clean(&text)).filter(|_| open) {
                     let refusal = refusal.about(&self.spec);
                     self.publish.send_modify(|pulse| {
-                        pulse.refusals = pulse.refusals.saturating_add(1);
-                        pulse.refusal = Some(refusal);
-                        pulse.refused_at = Some(Instant::now());
+                        pulse.refuse(refusal);
                     });
                 }
                 self.said.push(&text);
@@ -446,7 +480,7 @@ impl Carrier {
 }
 
 /// Begins a beat's line.
-const BEAT: &str = "openclaw-beat ";
+pub(super) const BEAT: &str = "openclaw-beat ";
 
 /// Asks ssh to end, then ends it.
 async fn end(child: &mut Child) -> Option<std::process::ExitStatus> {

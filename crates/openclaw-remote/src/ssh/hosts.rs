@@ -47,6 +47,44 @@ fn read(file: &Path, dir: &Path, home: &Path, depth: usize, hosts: &mut Vec<Stri
     }
 }
 
+/// The settings of the person's config that apply to `host`, in their order (the first value of a keyword counts):
+/// lower-case keyword and value. A `Match` line applies, whatever it says: who reads it has to decide.
+#[cfg(feature = "builtin-ssh")]
+pub(super) fn lines_for(host: &str, home: &Path) -> Vec<(String, String)> {
+    fn read(file: &Path, dir: &Path, home: &Path, host: &str, depth: usize, found: &mut Vec<(String, String)>) {
+        let readable = fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.len() <= MAX_FILE_BYTES);
+        if depth > MAX_DEPTH || !readable {
+            return;
+        }
+        let Ok(bytes) = fs::read(file) else { return };
+        let mut applies = true;
+        for line in String::from_utf8_lossy(&bytes).lines() {
+            let words = words(line);
+            let Some((keyword, values)) = words.split_first() else { continue };
+            let keyword = keyword.to_ascii_lowercase();
+            match keyword.as_str() {
+                "host" => {
+                    let hit = |pattern: &String| matches(pattern, host);
+                    let not = values.iter().filter_map(|value| value.strip_prefix('!')).any(|p| matches(p, host));
+                    applies = values.iter().any(hit) && !not;
+                }
+                "include" if applies => {
+                    for file in values.iter().flat_map(|pattern| included(pattern, dir, home)) {
+                        read(&file, dir, home, host, depth + 1, found);
+                    }
+                }
+                "match" => found.push((keyword, values.join(" "))),
+                _ if applies => found.push((keyword, values.join(" "))),
+                _ => {}
+            }
+        }
+    }
+    let mut found = Vec::new();
+    let dir = home.join(".ssh");
+    read(&dir.join("config"), &dir, home, host, 0, &mut found);
+    found
+}
+
 /// Words of a config line: the keyword may be followed by `=`, words may be quoted, a `#` begins a comment.
 fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();

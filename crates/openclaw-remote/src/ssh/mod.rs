@@ -22,6 +22,8 @@
 //! # }
 //! ```
 
+#[cfg(feature = "builtin-ssh")]
+mod builtin;
 mod effective;
 pub mod failure;
 mod forward;

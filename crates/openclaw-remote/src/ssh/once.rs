@@ -94,6 +94,12 @@ impl Program {
         interaction: Interaction,
         deadline: Deadline,
     ) -> Result<Output, SshFailure> {
+        #[cfg(feature = "builtin-ssh")]
+        if let super::program::Kind::Builtin(home) = &self.0 {
+            let run = super::builtin::run_once(spec, home, remote, stdin);
+            let late = |_| Err(SshFailure::timed_out(deadline.budget()).about(spec));
+            return tokio::time::timeout(deadline.left(), run).await.unwrap_or_else(late);
+        }
         let mut old_client = false;
         loop {
             let words = options::command(spec, remote, interaction, old_client)?;

@@ -9,36 +9,62 @@ use std::{
 
 use super::{SshFailure, SshFailureKind};
 
-/// The ssh program: an absolute path.
+/// The ssh that is used: a program, or (feature `builtin-ssh`) the client inside this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Program(PathBuf);
+pub struct Program(pub(super) Kind);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// An absolute path.
+    File(PathBuf),
+    /// Reads `.ssh` in this home.
+    #[cfg(feature = "builtin-ssh")]
+    Builtin(PathBuf),
+}
 
 impl Program {
-    /// The first `ssh` on `PATH`. Relative entries are passed over: a file in the working directory is never run.
+    /// The first `ssh` on `PATH`. Relative entries are passed over: a file in the working directory is never run. Without
+    /// one, the builtin client where it was compiled in.
     ///
     /// # Errors
     /// [`SshFailureKind::NoClient`].
     pub fn find() -> Result<Self, SshFailure> {
         let path = env::var_os("PATH").unwrap_or_default();
-        on_path("ssh", &path).map(Self).ok_or_else(|| SshFailure::new(SshFailureKind::NoClient, String::new()))
+        let found = on_path("ssh", &path).map(|file| Self(Kind::File(file)));
+        #[cfg(feature = "builtin-ssh")]
+        let found = found.or_else(|| env::home_dir().map(Self::builtin));
+        found.ok_or_else(|| SshFailure::new(SshFailureKind::NoClient, String::new()))
     }
 
     /// A program known by its absolute path; `None` when the path is relative.
     pub fn at(path: impl Into<PathBuf>) -> Option<Self> {
-        Some(path.into()).filter(|path| path.is_absolute()).map(Self)
+        Some(path.into()).filter(|path| path.is_absolute()).map(Kind::File).map(Self)
     }
 
+    /// The client inside this program, with the files in `home/.ssh`.
+    #[cfg(feature = "builtin-ssh")]
+    pub const fn builtin(home: PathBuf) -> Self {
+        Self(Kind::Builtin(home))
+    }
+
+    /// Where it is; `builtin` for the client inside this program.
     pub fn path(&self) -> &Path {
-        &self.0
+        match &self.0 {
+            Kind::File(path) => path,
+            #[cfg(feature = "builtin-ssh")]
+            Kind::Builtin(_) => Path::new("builtin"),
+        }
     }
 
     /// The command with its environment: messages in English, and nothing of ours that a `SendEnv` could carry off.
     pub(super) fn command(&self, before: &[&OsStr]) -> std::process::Command {
+        // The builtin client starts no command.
+        let ssh = self.path();
         let mut command = match before.split_first() {
-            None => std::process::Command::new(&self.0),
+            None => std::process::Command::new(ssh),
             Some((program, args)) => {
                 let mut command = std::process::Command::new(program);
-                command.args(args).arg(&self.0);
+                command.args(args).arg(ssh);
                 command
             }
         };

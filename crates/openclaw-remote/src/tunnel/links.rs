@@ -271,7 +271,7 @@ impl Links {
             let link = self.open.get(&id);
             let opening = self.opening.get(&id).map_or(0, |(_, since_ms)| *since_ms);
             ForwardStatus {
-                pid: link.map(|link| link.forward.pid()),
+                pid: link.and_then(|link| link.forward.pid()),
                 role,
                 rtt_ms: rtt(&id),
                 session: !link.map_or(self.learned.0, |link| link.forward.learned()).no_session,

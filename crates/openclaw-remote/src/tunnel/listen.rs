@@ -219,7 +219,7 @@ async fn pause(error: &io::Error) {
 }
 
 /// A listening socket only this user can open. What is in its place is a leftover: the caller holds the tunnel's lock.
-pub(super) fn bind_socket(path: &Path) -> io::Result<UnixListener> {
+pub(crate) fn bind_socket(path: &Path) -> io::Result<UnixListener> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

@@ -37,6 +37,9 @@ pub(crate) mod network;
 mod status;
 mod supervisor;
 
+#[cfg(feature = "builtin-ssh")]
+pub(crate) use listen::bind_socket;
+
 pub use control::ControlError;
 pub use dir::{TunnelDir, TunnelName};
 pub use status::{Advice, Failure, ForwardStatus, PortRefused, Role, State, Status};
