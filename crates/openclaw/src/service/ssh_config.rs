@@ -76,18 +76,20 @@ pub fn without_block(config: &str) -> String {
 mod tests {
     use super::*;
 
-    const ENTRY: Entry<'_> = Entry {
-        host: "192.0.2.7",
-        user: "me",
-        ssh_port: Some(22),
-        port: 18789,
-        gateway_port: 18789,
-        identity: Path::new("~/.ssh/id_rsa"),
-    };
+    fn entry() -> Entry<'static> {
+        Entry {
+            host: "192.0.2.7",
+            user: "me",
+            ssh_port: Some(22),
+            port: 18789,
+            gateway_port: 18789,
+            identity: Path::new("~/.ssh/id_rsa"),
+        }
+    }
 
     #[test]
     fn s_173_the_entry() {
-        let text = ENTRY.text();
+        let text = entry().text();
         for line in [
             "Host remote-gateway",
             "HostName 192.0.2.7",
@@ -102,9 +104,9 @@ mod tests {
     #[test]
     fn it_comes_and_goes_without_a_trace() {
         for config in ["", "Host a\n  User b\n", "Host a\n  User b", "Host *\n\n"] {
-            let with = with_block(config, &ENTRY);
+            let with = with_block(config, &entry());
             assert!(with.contains("Host remote-gateway") && with.starts_with(config), "{config:?}");
-            assert_eq!(with_block(&with, &ENTRY), with, "twice is once");
+            assert_eq!(with_block(&with, &entry()), with, "twice is once");
             assert_eq!(without_block(&with).trim_end(), config.trim_end(), "{config:?}");
         }
         let damaged = format!("{BEGIN}\nHost x\n");
@@ -114,7 +116,7 @@ mod tests {
     #[test]
     fn an_entry_written_by_hand_is_noticed() {
         assert!(has_own_entry("host  other remote-gateway\n"));
-        assert!(!has_own_entry(&with_block("Host a\n", &ENTRY)));
+        assert!(!has_own_entry(&with_block("Host a\n", &entry())));
         assert!(!has_own_entry("# Host remote-gateway\nHost remote-gateway-2\n"));
     }
 }
