@@ -411,7 +411,7 @@ fn the_policy_document_is_read_and_written_whole() {
     assert_eq!((&before["exists"], &before["file"]), (&json!(false), &json!({"version": 1})));
     assert_eq!(
         before["resolvedDefaults"],
-        json!({"security": "full", "ask": "off", "askFallback": "deny", "autoAllowSkills": false})
+        json!({"security": "allowlist", "ask": "on-miss", "askFallback": "deny", "autoAllowSkills": false})
     );
     let file = json!({"version": 1, "defaults": {"security": "allowlist", "ask": "on-miss"},
                       "socket": {"path": "/run/a.sock", "token": "hush-hush"},

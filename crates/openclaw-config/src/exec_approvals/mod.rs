@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_there_means_the_references_defaults() {
+    fn nothing_there_means_what_is_listed_and_asking() {
         let (_dir, store) = store();
         let loaded = store.load().unwrap();
         let snapshot = loaded.snapshot();
@@ -284,7 +284,7 @@ mod tests {
         assert_eq!(snapshot.hash, "missing:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
         assert_eq!((snapshot.exists, snapshot.file), (false, ApprovalsFile::empty()));
         let policy = snapshot.resolved_defaults.unwrap();
-        assert_eq!((policy.security, policy.ask), (ExecSecurity::Full, ExecAsk::Off));
+        assert_eq!((policy.security, policy.ask), (ExecSecurity::Allowlist, ExecAsk::OnMiss));
         assert_eq!((policy.ask_fallback, policy.auto_allow_skills), (ExecSecurity::Deny, false));
     }
 

@@ -12,8 +12,8 @@ pub struct Held {
     pub allowlist: Vec<AllowlistEntry>,
 }
 
-/// What holds for `agent`: its own words, else those for all (`*`), else the defaults, else the reference's defaults
-/// (full, off, deny, false). Without an agent: the defaults.
+/// What holds for `agent`: its own words, else those for all (`*`), else the defaults, else ours: what is listed, and
+/// the rest asks. A node begins with the same; the reference's 2026.9 with full and off. Without an agent: the defaults.
 pub fn resolve(file: &ApprovalsFile, agent: Option<&str>) -> Held {
     let none = ExecPolicy::default();
     let defaults = file.defaults.as_ref().unwrap_or(&none);
@@ -25,8 +25,8 @@ pub fn resolve(file: &ApprovalsFile, agent: Option<&str>) -> Held {
     let written: Vec<&ExecPolicy> =
         [own.map(|a| &a.policy), all.map(|a| &a.policy), Some(defaults)].into_iter().flatten().collect();
     let policy = ResolvedPolicy {
-        security: first(&written, |policy| policy.security).unwrap_or(ExecSecurity::Full),
-        ask: first(&written, |policy| policy.ask).unwrap_or(ExecAsk::Off),
+        security: first(&written, |policy| policy.security).unwrap_or(ExecSecurity::Allowlist),
+        ask: first(&written, |policy| policy.ask).unwrap_or(ExecAsk::OnMiss),
         ask_fallback: first(&written, |policy| policy.ask_fallback).unwrap_or(ExecSecurity::Deny),
         auto_allow_skills: first(&written, |policy| policy.auto_allow_skills).unwrap_or(false),
     };
@@ -53,7 +53,7 @@ mod tests {
                        "main": {"security": "full", "allowlist": ["b"], "autoAllowSkills": true}}
         }))
         .unwrap();
-        use ExecAsk::{Off, OnMiss};
+        use ExecAsk::OnMiss;
         use ExecSecurity::{Allowlist, Full};
         let check = |agent: Option<&str>, security, ask, fallback, skills, list: &[&str]| {
             let held = resolve(&file, agent);
@@ -61,7 +61,7 @@ mod tests {
             assert_eq!((p.security, p.ask, p.ask_fallback, p.auto_allow_skills), (security, ask, fallback, skills));
             assert_eq!(held.allowlist.iter().map(|e| e.pattern.as_str()).collect::<Vec<_>>(), list, "{agent:?}");
         };
-        check(None, Allowlist, Off, Allowlist, false, &[]);
+        check(None, Allowlist, OnMiss, Allowlist, false, &[]);
         check(Some("main"), Full, OnMiss, Allowlist, true, &["a", "b"]);
         check(Some("other"), Allowlist, OnMiss, Allowlist, false, &["a"]);
         check(Some("*"), Allowlist, OnMiss, Allowlist, false, &["a"]);
