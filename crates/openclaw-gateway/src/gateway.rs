@@ -24,6 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     admission::Admission,
     approvals::Approvals,
+    arrivals::Arrivals,
     auth::rate_limit::RateLimiter,
     clock::now_ms,
     health::Health,
@@ -74,6 +75,8 @@ pub struct Gateway {
     pub write_limit: WriteLimit,
     /// Of one-time tokens.
     pub outcomes: Outcomes,
+    /// Who comes while a code is out.
+    pub arrivals: Arrivals,
     /// From accept to an authenticated WebSocket.
     pub handshake_timeout: Duration,
     /// The TLS side of the TCP listeners; `None` while they speak plain HTTP. Settled at start.
@@ -138,6 +141,7 @@ impl Gateway {
             admission: Admission::new(parts.per_client_sockets),
             write_limit: WriteLimit::default(),
             outcomes: Outcomes::default(),
+            arrivals: Arrivals::default(),
             handshake_timeout: parts.handshake_timeout,
             tls: parts.tls,
             reloads: tokio::sync::watch::Sender::new(0),

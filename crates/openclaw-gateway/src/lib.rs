@@ -7,6 +7,7 @@
 pub mod admission;
 pub mod advertise;
 pub mod approvals;
+pub mod arrivals;
 pub mod auth;
 pub mod bind;
 pub mod clock;

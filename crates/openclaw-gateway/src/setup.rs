@@ -10,7 +10,7 @@ use openclaw_protocol::{
     ErrorShape, Protocol, Role, ScopeSet, Secret,
     event::{DEVICE_PAIR_SETUP_COMPLETED, DEVICE_PAIR_SETUP_DELIVERY_UNCERTAIN},
     hello::HandedToken,
-    method::invite::{SetupOutcome, SetupStatus},
+    method::invite::{SetupOutcome, SetupProgress, SetupStatus},
 };
 
 use crate::{
@@ -49,6 +49,17 @@ impl Outcomes {
             None => SetupStatus::default(),
         }
     }
+}
+
+/// A one-time token that is to be made known.
+pub struct Offer {
+    pub token: Secret,
+    pub rights: Rights,
+    /// The owner's name for the device that will come.
+    pub label: Option<String>,
+    pub ttl_ms: i64,
+    /// What its join URL answers, if it has one.
+    pub join: Option<String>,
 }
 
 /// What a redeemed token gave a connection, until its hello has left. Nothing, for all other connections.
@@ -95,33 +106,79 @@ impl Gateway {
         Moment { wall_ms: now_ms(), uptime_ms: self.uptime_ms() }
     }
 
-    /// Makes a one-time token; gives it, its id and when it ends.
+    /// Makes a one-time token known; gives its id and when it ends.
     ///
     /// # Errors
     /// `UNAVAILABLE` when too many wait or it could not be saved.
-    pub async fn invite(
-        self: &Arc<Self>,
-        by: &Connection,
-        rights: Rights,
-        label: Option<String>,
-        ttl_ms: i64,
-    ) -> Result<(Secret, String, i64), ErrorShape> {
-        let token = fresh_token()?;
+    pub async fn invite(self: &Arc<Self>, by: &Connection, offer: Offer) -> Result<(String, i64), ErrorShape> {
         let setup_id = uuid::Uuid::new_v4().to_string();
         let sponsor = match (&by.device, by.owner) {
             (_, true) => Sponsor::Owner,
             (Some(device), false) => Sponsor::Device(device.clone()),
             (None, false) => Sponsor::Secret(by.secret_generation.clone()),
         };
-        let asked = Invitation { setup_id: setup_id.clone(), rights, label, sponsor, ttl_ms };
-        let (gateway, given) = (Arc::clone(self), token.clone());
+        let Offer { token, rights, label, ttl_ms, join } = offer;
+        let asked = Invitation { setup_id: setup_id.clone(), rights, label, sponsor, ttl_ms, join };
+        let gateway = Arc::clone(self);
         let ends = self.whole(async move {
-            let changed = gateway.pairing.change(|state| state.invite(gateway.moment(), asked, &given)).await;
+            let changed = gateway.pairing.change(|state| state.invite(gateway.moment(), asked, &token)).await;
             gateway.settle(changed, |full| ErrorShape::retry_later(full.to_string(), 60_000))
         });
         let expires_at_ms = ends.await?;
+        self.arrivals.watch(expires_at_ms);
         tracing::info!(setup = setup_id, by = %by.address, access = ?rights.access(), "one-time code made");
-        Ok((token, setup_id, expires_at_ms))
+        Ok((setup_id, expires_at_ms))
+    }
+
+    /// What the join URL that this token follows from answers, and when the token ends. The first who asks gets it; `None`
+    /// afterwards, and for tokens that never were.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` when it could not be saved; the URL still holds then.
+    pub async fn join(self: &Arc<Self>, token: Secret) -> Result<Option<(String, i64)>, ErrorShape> {
+        let gateway = Arc::clone(self);
+        self.whole(async move {
+            let runtime = gateway.runtime.load_full();
+            let generation = runtime.generation.as_ref();
+            let changed = gateway.pairing.change(|state| state.join(gateway.moment(), &token, generation)).await;
+            match changed {
+                Err(ChangeError::Refused(_)) => Ok(None),
+                changed => gateway.settle(changed, |_| ErrorShape::invalid("unknown join code")).map(Some),
+            }
+        })
+        .await
+    }
+
+    /// Takes a code back; false when nobody holds it any more.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` when it could not be saved; the code still holds then.
+    pub async fn revoke_setup(self: &Arc<Self>, setup_id: String) -> Result<bool, ErrorShape> {
+        let gateway = Arc::clone(self);
+        self.whole(async move {
+            let changed =
+                gateway.pairing.change(|state| Ok::<_, std::convert::Infallible>(state.take_back(&setup_id))).await;
+            let revoked = gateway.settle(changed, |never| match never {})?;
+            if revoked {
+                tracing::info!(setup = setup_id, "one-time code taken back");
+            }
+            Ok(revoked)
+        })
+        .await
+    }
+
+    /// How far whoever was shown a code has got.
+    pub fn setup_progress(&self, setup_id: &str) -> SetupProgress {
+        let runtime = self.runtime.load();
+        let generation = runtime.generation.as_ref();
+        let SetupStatus { completion, delivery_uncertain } = self.outcomes.status(setup_id);
+        SetupProgress {
+            now_ms: now_ms(),
+            expires_at_ms: self.pairing.read(|state| state.waits_until(self.moment(), setup_id, generation)),
+            arrivals: self.arrivals.list(),
+            completion,
+            delivery_uncertain,
+        }
     }
 
     /// Whether a one-time token would pair a device in this role with these scopes.

@@ -13,6 +13,16 @@ pub enum Peer {
     Tcp(SocketAddr),
 }
 
+impl Peer {
+    /// The socket's address; `None` for the owner's.
+    pub fn address(self) -> Option<IpAddr> {
+        match self {
+            Self::Owner => None,
+            Self::Tcp(socket) => Some(canonical(socket.ip())),
+        }
+    }
+}
+
 /// Whose budget a caller uses: IPv4-mapped IPv6 addresses collapse, IPv6 counts by /64, browsers on loopback by
 /// their origin.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

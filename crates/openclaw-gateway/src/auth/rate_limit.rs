@@ -14,6 +14,8 @@ pub enum CredentialClass {
     SharedSecret,
     DeviceToken,
     BootstrapToken,
+    /// The code in a join URL.
+    JoinCode,
 }
 
 /// `gateway.auth.rateLimit`.

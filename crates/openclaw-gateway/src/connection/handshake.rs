@@ -15,6 +15,7 @@ use openclaw_protocol::{
     frame::{EventHead, FrameError, error_response, event_tail, ok_response, parse_request},
     gateway_proof::GatewayProof,
     hello::{AdminSnapshot, AuthMethod, HelloAuth, HelloOk, HelloPolicy, ServerInfo, Snapshot, scope_names},
+    method::invite::ArrivalStage,
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -25,6 +26,7 @@ use super::{
     ws::{self, Incoming},
 };
 use crate::{
+    arrivals::Advance,
     auth::{
         Decision, Evidence, Peer, Policy,
         decide::{
@@ -37,7 +39,10 @@ use crate::{
     gateway::Gateway,
     history::Joined,
     hub::Connection,
-    pairing::{BootstrapError, ClientMeta, Issued, IssuerGeneration, PairingRequest, TokenCheck, TokenError},
+    pairing::{
+        BootstrapError, ClientMeta, Issued, IssuerGeneration, PairingRequest, TokenCheck, TokenError,
+        words::{RequestDigest, three_words},
+    },
     setup::Handed,
 };
 
@@ -229,6 +234,7 @@ impl Caller<'_> {
             let redeemed = self.gateway.redeem(token.clone(), asked).await.map_err(Refusal::policy)?;
             // Another device was faster.
             handed = redeemed.ok_or_else(|| decide::bootstrap_refusal(protocol))?;
+            self.gateway.arrivals.note(now_ms(), self.evidence.address, ArrivalStage::Paired);
         } else if let (Some(reason), Some((id, key))) = (admission.approve, &device) {
             let asked = self.pairing_request(&params, id, *key, role, requested, reason, true);
             let approved = self.gateway.approve_silently(asked).await.map_err(Refusal::policy)?;
@@ -402,6 +408,9 @@ impl Caller<'_> {
             outcome != Bootstrap::Wrong
         })
         .await?;
+        if outcome != Bootstrap::Proven {
+            self.gateway.arrivals.note(now_ms(), self.evidence.address, ArrivalStage::CodeRefused);
+        }
         Ok(outcome)
     }
 
@@ -498,16 +507,22 @@ impl Caller<'_> {
         let Some((id, key)) = device else { return decide::device_identity_required().into() };
         let asked = self.pairing_request(params, id, *key, role, requested, reason, false);
         match self.gateway.request_pairing(asked).await {
-            Ok(request_id) => decide::pairing_required(&PairingNotice {
-                reason,
-                request_id: Some(request_id.as_str()),
-                device_id: id,
-                role,
-                requested_scopes: &params.scopes,
-                approved: record,
-                protocol,
-            })
-            .into(),
+            Ok(request_id) => {
+                let words = three_words(&RequestDigest::of(*key, role, requested)).join("-");
+                let request = Some((request_id.as_str().to_owned(), words));
+                let advance = Advance { stage: ArrivalStage::Waiting, request };
+                self.gateway.arrivals.note(now_ms(), self.evidence.address, advance);
+                decide::pairing_required(&PairingNotice {
+                    reason,
+                    request_id: Some(request_id.as_str()),
+                    device_id: id,
+                    role,
+                    requested_scopes: &params.scopes,
+                    approved: record,
+                    protocol,
+                })
+                .into()
+            }
             Err(error) => Refusal::policy(error).into(),
         }
     }

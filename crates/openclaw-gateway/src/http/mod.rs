@@ -4,6 +4,7 @@
 #![allow(clippy::result_large_err)] // here an error is an answer: it goes out once and is not passed around
 
 pub mod io;
+pub mod join;
 pub mod page;
 pub mod reply;
 
@@ -17,7 +18,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, Method, Request, StatusCode, Version, header};
 use hyper::{body::Incoming as Body, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioTimer;
-use openclaw_protocol::limits;
+use openclaw_protocol::{limits, method::invite::ArrivalStage};
 use serde_json::json;
 use tokio::{io::AsyncWriteExt as _, time::Instant};
 
@@ -50,6 +51,8 @@ pub enum RouteAuth {
     Probe,
     /// Anybody who addresses this gateway by one of its names: static pages without data.
     Public,
+    /// Whoever knows the one-time code in the path.
+    OneTimeCode,
 }
 
 /// One route.
@@ -66,6 +69,7 @@ enum Serve {
     Started,
     Ready,
     Page,
+    Join,
 }
 
 /// All routes. GET and HEAD only; anything else on them is 405.
@@ -77,12 +81,22 @@ pub const ROUTES: &[Route] = &[
     Route { path: "/ready", auth: RouteAuth::Probe, serve: Serve::Ready },
     Route { path: "/readyz", auth: RouteAuth::Probe, serve: Serve::Ready },
     Route { path: "/", auth: RouteAuth::Public, serve: Serve::Page },
+    JOIN,
 ];
+
+/// Stands for every path that ends in `/j/<code>`.
+const JOIN: Route = Route { path: "/j", auth: RouteAuth::OneTimeCode, serve: Serve::Join };
+
+fn find(path: &str) -> Option<&'static Route> {
+    let fixed = ROUTES.iter().find(|route| route.path == path);
+    fixed.or_else(|| join::code_in(path).map(|_| &JOIN))
+}
 
 /// Serves one accepted socket until it ends or becomes a WebSocket.
 pub async fn serve(gateway: Arc<Gateway>, stream: Stream, peer: Peer, slot: Slot) {
     let deadline = Instant::now() + gateway.handshake_timeout;
-    let Some(stream) = secured(&gateway, stream, &slot).await else { return };
+    gateway.arrivals.note(now_ms(), peer.address(), ArrivalStage::Reached);
+    let Some(stream) = secured(&gateway, stream, peer, &slot).await else { return };
     let upgrade: Arc<Mutex<Option<Evidence>>> = Arc::default();
     let service = {
         let (gateway, upgrade) = (Arc::clone(&gateway), Arc::clone(&upgrade));
@@ -123,7 +137,7 @@ pub async fn serve(gateway: Arc<Gateway>, stream: Stream, peer: Peer, slot: Slot
 }
 
 /// Puts TLS under a TCP connection where the gateway speaks it. The head's time covers its handshake.
-async fn secured(gateway: &Gateway, stream: Stream, slot: &Slot) -> Option<Stream> {
+async fn secured(gateway: &Gateway, stream: Stream, peer: Peer, slot: &Slot) -> Option<Stream> {
     let (tls, tcp) = match (&gateway.tls, stream) {
         (Some(tls), Stream::Tcp(tcp)) => (tls, tcp),
         (_, other) => return Some(other),
@@ -135,8 +149,12 @@ async fn secured(gateway: &Gateway, stream: Stream, slot: &Slot) -> Option<Strea
         secured = tokio::time::timeout(HEAD_TIMEOUT, tls::accept(tls, tcp)) => secured,
     };
     match secured {
-        Ok(Ok(stream)) => Some(Stream::Tls(Box::new(stream))),
+        Ok(Ok(stream)) => {
+            gateway.arrivals.note(now_ms(), peer.address(), ArrivalStage::Secured);
+            Some(Stream::Tls(Box::new(stream)))
+        }
         Ok(Err(refused)) => {
+            gateway.arrivals.note(now_ms(), peer.address(), ArrivalStage::TlsRefused);
             tracing::debug!("a connection without TLS: {refused}");
             None
         }
@@ -177,7 +195,7 @@ async fn route(
     let runtime = gateway.runtime.load_full();
     let evidence = Evidence::gather(peer, request.headers(), |address| runtime.is_trusted_proxy(address));
     let path = request.uri().path();
-    let found = ROUTES.iter().find(|route| route.path == path);
+    let found = find(path);
     let wants_upgrade = request.headers().contains_key(header::UPGRADE);
     if let (Some(Route { auth: RouteAuth::Probe, serve, .. }), false) = (found, wants_upgrade) {
         only_get(request.method())?;
@@ -185,7 +203,9 @@ async fn route(
             Serve::Ready => ready(gateway, &evidence, request.headers()).await,
             // Nothing listens before everything has started.
             Serve::Started => json_reply(StatusCode::OK, &json!({"ok": true, "status": "started"})),
-            Serve::Live | Serve::Page => json_reply(StatusCode::OK, &json!({"ok": true, "status": "live"})),
+            Serve::Live | Serve::Page | Serve::Join => {
+                json_reply(StatusCode::OK, &json!({"ok": true, "status": "live"}))
+            }
         });
     }
     if evidence.unattributable {
@@ -205,6 +225,7 @@ async fn route(
     }
     if wants_upgrade {
         let accept = websocket_accept(gateway, request)?;
+        gateway.arrivals.note(now_ms(), evidence.address, ArrivalStage::Greeted);
         if let Ok(mut slot) = upgrade.lock() {
             *slot = Some(evidence);
         }
@@ -214,6 +235,9 @@ async fn route(
         Some(Route { serve: Serve::Page, .. }) => {
             only_get(request.method())?;
             Ok(page::index())
+        }
+        Some(Route { serve: Serve::Join, .. }) => {
+            join::answer(gateway, &evidence, request, join::code_in(path).unwrap_or_default()).await
         }
         _ if request.method() == Method::OPTIONS => Err(reply::method_not_allowed("POST")),
         _ => Err(plain(StatusCode::NOT_FOUND, "Not Found")),

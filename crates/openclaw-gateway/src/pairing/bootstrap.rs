@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! invite ──► open ── redeem, by the first device that comes ──► gone; that device is paired
-//!              └──── its time is over, the clock was set back, or who made it lost his rights ──► gone
+//!              ├──── its time is over, the clock was set back, or who made it lost his rights ──► gone
+//!              └──── taken back by its maker ──► gone
 //! ```
 //!
 //! Only the token's SHA-256 is kept. Redeeming and pairing are one decision and one transaction, so of any number of
@@ -133,6 +134,8 @@ pub struct Bootstrap {
     pub sponsor: Sponsor,
     pub created_at_ms: i64,
     pub expires_at_ms: i64,
+    /// What its join URL still answers to the first who asks, the token itself left out: that follows from the URL.
+    pub join: Option<String>,
 }
 
 /// What is asked for when a token is made.
@@ -143,6 +146,8 @@ pub struct Invitation {
     pub label: Option<String>,
     pub sponsor: Sponsor,
     pub ttl_ms: i64,
+    /// As [`Bootstrap::join`].
+    pub join: Option<String>,
 }
 
 /// Too many tokens wait unused.
@@ -264,6 +269,7 @@ impl DevicePairing {
             sponsor: asked.sponsor,
             created_at_ms: now.wall_ms,
             expires_at_ms: now.wall_ms.saturating_add(asked.ttl_ms),
+            join: asked.join,
         };
         let until = now.uptime_ms.saturating_add(u64::try_from(asked.ttl_ms).unwrap_or(0));
         changes.push(DeviceChange::PutBootstrap(Box::new(bootstrap.clone())));
@@ -345,6 +351,43 @@ impl DevicePairing {
         Ok((redeemed, effects.put(device).event(changed)))
     }
 
+    /// Answers a join URL, once: the token stays open, its URL does not. Returns what was kept for it, and its end.
+    ///
+    /// # Errors
+    /// [`BootstrapError::Unknown`]; nothing changed.
+    pub fn join(
+        &mut self,
+        now: Moment,
+        token: &Secret,
+        generation: Option<&IssuerGeneration>,
+    ) -> Result<((String, i64), Effects), BootstrapError> {
+        self.bootstraps.observe(now);
+        self.live_bootstrap(now, token.expose(), generation)?;
+        let held = self.bootstraps.open.get_mut(&TokenDigest::of(token.expose())).ok_or(BootstrapError::Unknown)?;
+        let kept = held.bootstrap.join.take().ok_or(BootstrapError::Unknown)?;
+        let changes = vec![DeviceChange::PutBootstrap(Box::new(held.bootstrap.clone()))];
+        Ok(((kept, held.bootstrap.expires_at_ms), Effects { changes, ..Effects::none() }))
+    }
+
+    /// Takes tokens back by the id their owner knows. False when there is none (any more).
+    pub fn take_back(&mut self, setup_id: &str) -> (bool, Effects) {
+        let named = self.bootstraps.open.values().filter(|held| held.bootstrap.setup_id == setup_id);
+        let named: Vec<TokenDigest> = named.map(|held| held.bootstrap.digest.clone()).collect();
+        for digest in &named {
+            self.bootstraps.open.remove(digest);
+        }
+        let found = !named.is_empty();
+        let changes = named.into_iter().map(DeviceChange::DeleteBootstrap).collect();
+        (found, Effects { changes, ..Effects::none() })
+    }
+
+    /// When a token ends that still waits, by the id its owner knows.
+    pub fn waits_until(&self, now: Moment, setup_id: &str, generation: Option<&IssuerGeneration>) -> Option<i64> {
+        let held = self.bootstraps.open.values().find(|held| held.bootstrap.setup_id == setup_id)?;
+        let waits = !self.bootstraps.set_back(now) && held.alive(now);
+        (waits && self.stands(&held.bootstrap.sponsor, generation)).then_some(held.bootstrap.expires_at_ms)
+    }
+
     fn open_bootstrap(
         &self,
         now: Moment,
@@ -353,13 +396,23 @@ impl DevicePairing {
         scopes: ScopeSet,
         generation: Option<&IssuerGeneration>,
     ) -> Result<&Bootstrap, BootstrapError> {
+        let bootstrap = self.live_bootstrap(now, presented, generation)?;
+        let granted = bootstrap.rights.of(role).ok_or(BootstrapError::Beyond)?;
+        let asked = if role == Role::Node { ScopeSet::EMPTY } else { scopes };
+        if granted.covers(asked) { Ok(bootstrap) } else { Err(BootstrapError::Beyond) }
+    }
+
+    fn live_bootstrap(
+        &self,
+        now: Moment,
+        presented: &str,
+        generation: Option<&IssuerGeneration>,
+    ) -> Result<&Bootstrap, BootstrapError> {
         let held = self.bootstraps.open.get(&TokenDigest::of(presented)).ok_or(BootstrapError::Unknown)?;
         if self.bootstraps.set_back(now) || !held.alive(now) || !self.stands(&held.bootstrap.sponsor, generation) {
             return Err(BootstrapError::Unknown);
         }
-        let granted = held.bootstrap.rights.of(role).ok_or(BootstrapError::Beyond)?;
-        let asked = if role == Role::Node { ScopeSet::EMPTY } else { scopes };
-        if granted.covers(asked) { Ok(&held.bootstrap) } else { Err(BootstrapError::Beyond) }
+        Ok(&held.bootstrap)
     }
 
     /// Whether who made a token could still make it.
@@ -442,7 +495,7 @@ mod tests {
             let token = self.fresh();
             let setup_id = format!("setup-{}", self.made);
             let ttl_ms = 10 * MINUTE as i64;
-            let asked = Invitation { setup_id, rights, label: Some("new".into()), sponsor, ttl_ms };
+            let asked = Invitation { setup_id, rights, label: Some("new".into()), sponsor, ttl_ms, join: None };
             let (ends, effects) = self.pairing.invite(self.now, asked, &token).expect("room");
             assert_eq!(ends, self.now.wall_ms + ttl_ms);
             self.save(&effects);
@@ -706,6 +759,7 @@ mod tests {
                 label: None,
                 sponsor: Sponsor::Owner,
                 ttl_ms: 1,
+                join: None,
             };
             let token = world.fresh();
             world.pairing.invite(world.now, asked, &token)
@@ -715,6 +769,50 @@ mod tests {
         let (_, effects) = again(&mut world).expect("room again");
         assert_eq!(effects.changes.len(), MAX_BOOTSTRAPS + 1, "the old ones are deleted");
         assert_eq!(world.pairing.bootstraps().count(), 1);
+    }
+
+    #[test]
+    fn a_join_url_answers_once_and_the_token_stays() {
+        let mut world = World::new();
+        let token = world.fresh();
+        let asked = Invitation {
+            setup_id: "join".into(),
+            rights: Rights { node: true, operator: None },
+            label: None,
+            sponsor: Sponsor::Owner,
+            ttl_ms: MINUTE as i64,
+            join: Some("{}".into()),
+        };
+        let (ends, effects) = world.pairing.invite(world.now, asked, &token).expect("made");
+        world.save(&effects);
+        let guess = Secret::new("guess");
+        assert_eq!(world.pairing.join(world.now, &guess, None).err(), Some(BootstrapError::Unknown));
+        let (answer, effects) = world.pairing.join(world.now, &token, None).expect("once");
+        assert_eq!((answer, effects.changes.len()), (("{}".to_owned(), ends), 1));
+        assert_eq!(world.pairing.join(world.now, &token, None).err(), Some(BootstrapError::Unknown), "and not again");
+        let check =
+            |world: &World, role| world.pairing.check_bootstrap(world.now, token.expose(), role, ScopeSet::EMPTY, None);
+        assert_eq!(check(&world, Role::Node), Ok(()));
+        assert_eq!(check(&world, Role::Operator), Err(BootstrapError::Beyond));
+        world.pass(2 * MINUTE);
+        assert_eq!(check(&world, Role::Node), Err(BootstrapError::Unknown));
+    }
+
+    #[test]
+    fn what_is_taken_back_is_gone() {
+        let mut world = World::new();
+        let (kept, gone) = (world.invite("read"), world.invite("read"));
+        let name = |world: &World, token: &Secret| {
+            let digest = TokenDigest::of(token.expose());
+            world.pairing.bootstraps().find(|held| held.digest == digest).map(|held| held.setup_id.clone())
+        };
+        let id = name(&world, &gone).expect("waits");
+        assert!(world.pairing.waits_until(world.now, &id, None).is_some());
+        let (found, effects) = world.pairing.take_back(&id);
+        assert!(found && effects.changes == [DeviceChange::DeleteBootstrap(TokenDigest::of(gone.expose()))]);
+        assert_eq!((name(&world, &gone), world.pairing.waits_until(world.now, &id, None)), (None, None));
+        assert!(name(&world, &kept).is_some());
+        assert_eq!(world.pairing.take_back(&id), (false, Effects::none()));
     }
 
     #[test]

@@ -168,7 +168,8 @@ impl World {
                 let rights = Rights { node: role == Role::Node, operator };
                 let now = Moment { wall_ms: next.now, uptime_ms: next.now.unsigned_abs() };
                 let setup_id = format!("s{}", next.made);
-                let asked = Invitation { setup_id, rights, label: None, sponsor: Sponsor::Owner, ttl_ms: 60_000 };
+                let asked =
+                    Invitation { setup_id, rights, label: None, sponsor: Sponsor::Owner, ttl_ms: 60_000, join: None };
                 let _ = next.pairing.invite(now, asked, &Secret::new("once")).ok()?;
                 let asked = next.request(keys, device, wish, changed);
                 let waiting = next.pairing.pending_of(next.now, keys.id(device)).map(|waiting| waiting.id.clone());

@@ -6,6 +6,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use openclaw_protocol::{DeviceId, Role, Secret};
 use thiserror::Error;
 
@@ -133,6 +134,16 @@ impl DeviceRegistry {
         // the database.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A fresh random token of 128 bits, short enough for a QR code on a small screen. For what lives minutes only.
+///
+/// # Errors
+/// As [`random_token`].
+pub fn short_token() -> Result<Secret, getrandom::Error> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)?;
+    Ok(Secret::new(URL_SAFE_NO_PAD.encode(bytes)))
 }
 
 /// A fresh random token.

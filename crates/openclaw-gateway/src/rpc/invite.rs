@@ -8,15 +8,23 @@ use openclaw_protocol::{
         Method,
         device::MAX_LABEL_CHARS,
         invite::{
-            DEFAULT_TTL_MS, DevicePairInvite, DevicePairSetupCode, DevicePairSetupStatus, GatewayAddress, InviteParams,
-            Invited, InvitingGateway, MAX_TTL_MS, MIN_TTL_MS, SetupAccess, SetupCodeMade, SetupCodeParams,
-            default_scopes,
+            DEFAULT_TTL_MS, DevicePairInvite, DevicePairSetupCode, DevicePairSetupProgress, DevicePairSetupRevoke,
+            DevicePairSetupStatus, GatewayAddress, InviteParams, Invited, InvitingGateway, MAX_TTL_MS, MIN_TTL_MS,
+            SetupCodeMade, SetupCodeParams, SetupRevoked, default_scopes,
         },
     },
 };
+use serde_json::json;
 
 use super::registry::{Call, Registry};
-use crate::{auth::decide::Mode, gateway::Gateway, pairing::Rights, reachable};
+use crate::{
+    auth::decide::Mode,
+    gateway::{Gateway, fresh_token},
+    http::join::{self, is_loopback},
+    pairing::{Rights, registry::short_token},
+    reachable,
+    setup::Offer,
+};
 
 /// The reference's words (capture `rpc-sweep`); here `gateway.publicOrigin` does what its plugin's key does there.
 const LOOPBACK_ONLY: &str = "Gateway is only bound to loopback. Set gateway.bind=lan, enable tailscale serve, or configure \
@@ -26,7 +34,9 @@ pub fn register(registry: &mut Registry) {
     registry
         .on_async::<DevicePairInvite, _>(|call, params| async move { invite(&call, params).await })
         .on_async::<DevicePairSetupCode, _>(|call, params| async move { setup_code(&call, params).await })
-        .on::<DevicePairSetupStatus>(|call, params| Ok(call.gateway.outcomes.status(&params.setup_id)));
+        .on::<DevicePairSetupStatus>(|call, params| Ok(call.gateway.outcomes.status(&params.setup_id)))
+        .on::<DevicePairSetupProgress>(|call, params| Ok(call.gateway.setup_progress(&params.setup_id)))
+        .on_async::<DevicePairSetupRevoke, _>(|call, params| async move { revoke(&call, params.setup_id).await });
 }
 
 async fn invite(call: &Call, params: InviteParams) -> Result<Invited, ErrorShape> {
@@ -47,7 +57,9 @@ async fn invite(call: &Call, params: InviteParams) -> Result<Invited, ErrorShape
     }
     gateway.write_limit.charge::<DevicePairInvite>(call)?;
     let ttl_ms = i64::try_from(ttl_ms).unwrap_or(i64::MAX);
-    let (token, setup_id, expires_at_ms) = gateway.invite(&call.caller, rights, label, ttl_ms).await?;
+    let token = fresh_token()?;
+    let offer = Offer { token: token.clone(), rights, label, ttl_ms, join: None };
+    let (setup_id, expires_at_ms) = gateway.invite(&call.caller, offer).await?;
     let scopes = rights.of(role).unwrap_or_default();
     Ok(Invited {
         setup_id,
@@ -88,55 +100,96 @@ fn rights(params: &InviteParams) -> Result<(Role, Rights), ErrorShape> {
     }
 }
 
+/// Which rights a setup code asks for, by the reference's names.
+fn profile(params: &SetupCodeParams) -> Result<Profile, ErrorShape> {
+    match (params.bootstrap_profile.as_deref(), params.join_url) {
+        (None | Some("node"), true) | (Some("node"), false) => Ok(Profile::Node),
+        (Some(_), true) => Err(ErrorShape::invalid("Join URLs require bootstrapProfile=node.")),
+        (None, false) => Ok(Profile::Full),
+        (Some("limited"), false) => Ok(Profile::Limited),
+        (Some("voice-node"), false) => Ok(Profile::VoiceNode),
+        (Some(_), false) => {
+            let problem = "must be equal to one of the allowed values";
+            Err(invalid::<DevicePairSetupCode>("/bootstrapProfile", problem))
+        }
+    }
+}
+
 async fn setup_code(call: &Call, params: SetupCodeParams) -> Result<SetupCodeMade, ErrorShape> {
     let gateway = &call.gateway;
-    if params.join_url {
-        return Err(ErrorShape::invalid(
-            "join URLs are not supported by this gateway; paste the setup code itself (openclaw connect <setup code>)",
-        ));
-    }
+    let wanted = profile(&params)?;
     let auth = match gateway.runtime.load().policy.mode {
         Mode::None => return Err(ErrorShape::invalid("Gateway auth is not configured (no token or password).")),
         Mode::Token(_) => "token",
         Mode::Password(_) => "password",
     };
-    let wanted = match params.bootstrap_profile.as_deref() {
-        None => SetupAccess::Full,
-        Some("limited") => SetupAccess::Limited,
-        Some("node") => SetupAccess::Node,
-        Some(_) => {
-            let problem = "must be equal to one of the allowed values";
-            return Err(invalid::<DevicePairSetupCode>("/bootstrapProfile", problem));
-        }
-    };
     let (urls, url_source, own_certificate) = urls(gateway, &params).await?;
     // Whoever can read along could be faster than the phone, so a code in the clear is not worth everything.
     let plain = urls.iter().any(|url| url.starts_with("ws://") && !is_loopback(url));
-    let access = if plain && wanted == SetupAccess::Full { SetupAccess::Limited } else { wanted };
+    let given = if plain && wanted == Profile::Full { Profile::Limited } else { wanted };
+    let unavailable = |error| ErrorShape::unavailable(format!("no randomness from the system: {error}"));
+    let short = short_token().map_err(unavailable)?;
+    let join_url = match params.join_url {
+        true => Some(join::url(&urls, &short).ok_or_else(join_needs_tls)?),
+        false => None,
+    };
     gateway.write_limit.charge::<DevicePairSetupCode>(call)?;
-    let ttl_ms = i64::try_from(DEFAULT_TTL_MS).unwrap_or(i64::MAX);
-    let (token, setup_id, expires_at_ms) = gateway.invite(&call.caller, phone_rights(access), None, ttl_ms).await?;
-    let tls_fingerprint = gateway.tls.as_ref().filter(|_| own_certificate);
-    let code = SetupCode {
+    let rights = phone_rights(given);
+    let token = if join_url.is_some() { join::token_of(short.expose()) } else { short };
+    let mut code = SetupCode {
         urls: urls.clone(),
-        bootstrap_token: token,
-        expires_at_ms: Some(expires_at_ms),
+        bootstrap_token: token.clone(),
+        expires_at_ms: None,
         // The reference's apps know pins of certificates only.
-        tls_fingerprint: tls_fingerprint.map(|tls| tls.certificate().fingerprint.to_string()),
+        tls_fingerprint: gateway
+            .tls
+            .as_ref()
+            .filter(|_| own_certificate)
+            .map(|tls| tls.certificate().fingerprint.to_string()),
         gateway_id: Some(GatewayId::of(gateway.identity.id())),
         role: None,
     };
+    let offer = Offer {
+        token,
+        rights,
+        label: None,
+        ttl_ms: i64::try_from(DEFAULT_TTL_MS).unwrap_or(i64::MAX),
+        join: join_url.as_ref().map(|_| join_answer(&code)),
+    };
+    let (setup_id, expires_at_ms) = gateway.invite(&call.caller, offer).await?;
+    code.expires_at_ms = Some(expires_at_ms);
     Ok(SetupCodeMade {
         setup_id,
         setup_code: code.encode(),
+        join_url,
         gateway_url: urls.first().cloned().unwrap_or_default(),
         gateway_urls: (urls.len() > 1).then_some(urls),
         auth: auth.to_owned(),
         url_source,
-        access,
-        access_downgraded: (access != wanted).then_some(true),
+        access: rights.access(),
+        access_downgraded: (given != wanted).then_some(true),
         expires_at_ms,
     })
+}
+
+/// What a join URL answers, without the token and its end.
+fn join_answer(code: &SetupCode) -> String {
+    let mut answer = json!({"url": code.urls.first()});
+    if code.urls.len() > 1 {
+        answer["urls"] = json!(code.urls);
+    }
+    if let Some(pin) = &code.tls_fingerprint {
+        answer["tlsFingerprint"] = json!(pin);
+    }
+    answer["gatewayId"] = json!(code.gateway_id);
+    answer["role"] = json!(Role::Node);
+    answer.to_string()
+}
+
+async fn revoke(call: &Call, setup_id: String) -> Result<SetupRevoked, ErrorShape> {
+    call.gateway.write_limit.charge::<DevicePairSetupRevoke>(call)?;
+    let revoked = call.gateway.revoke_setup(setup_id.clone()).await?;
+    Ok(SetupRevoked { setup_id, revoked })
 }
 
 /// The URLs of a setup code, where they come from, and whether they show the gateway's own certificate.
@@ -203,21 +256,38 @@ fn bind_source(gateway: &Gateway) -> &'static str {
     }
 }
 
-fn is_loopback(url: &str) -> bool {
-    let host = url.parse::<http::Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default();
-    host == "localhost" || host == "[::1]" || host.parse::<std::net::Ipv4Addr>().is_ok_and(|v4| v4.is_loopback())
+/// Whom a setup code is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Profile {
+    /// A phone with administration.
+    Full,
+    Limited,
+    Node,
+    /// A node that hears and speaks.
+    VoiceNode,
 }
 
 /// What the reference's apps expect of a setup code (handshake notes, section 11). Pairing rights are never handed over.
-fn phone_rights(access: SetupAccess) -> Rights {
+fn phone_rights(profile: Profile) -> Rights {
     let limited = [Scope::Approvals, Scope::Questions, Scope::Read, Scope::TalkSecrets, Scope::Write];
-    let mut operator: ScopeSet = limited.into_iter().collect();
-    match access {
-        SetupAccess::Node => return Rights { node: true, operator: None },
-        SetupAccess::Limited => {}
-        SetupAccess::Full => operator.insert(Scope::Admin),
-    }
-    Rights { node: true, operator: Some(operator) }
+    let operator: Option<ScopeSet> = match profile {
+        Profile::Node => None,
+        Profile::VoiceNode => Some([Scope::Read, Scope::Talk].into_iter().collect()),
+        Profile::Limited => Some(limited.into_iter().collect()),
+        Profile::Full => Some(limited.into_iter().chain([Scope::Admin]).collect()),
+    };
+    Rights { node: true, operator }
+}
+
+/// The reference's words.
+fn join_needs_tls() -> ErrorShape {
+    let remedy =
+        Remediation { command: "openclaw config set gateway.tls.enabled true".into(), run_on: Machine::GatewayHost };
+    ErrorShape::invalid(
+        "Join URLs require a TLS gateway endpoint, except for loopback. Use the setup code directly for plaintext LAN pairing.",
+    )
+    .detail("code", "GATEWAY_URL_NEEDS_TLS")
+    .detail("remediation", remedy)
 }
 
 fn loopback_only() -> ErrorShape {
@@ -242,6 +312,8 @@ fn invalid<M: Method>(at: &str, problem: &str) -> ErrorShape {
 
 #[cfg(test)]
 mod tests {
+    use openclaw_protocol::method::invite::SetupAccess;
+
     use super::*;
 
     #[test]
@@ -270,10 +342,15 @@ mod tests {
 
     #[test]
     fn a_phone_never_gets_pairing() {
-        for access in [SetupAccess::Full, SetupAccess::Limited, SetupAccess::Node] {
-            let rights = phone_rights(access);
+        for (profile, access) in [
+            (Profile::Full, SetupAccess::Full),
+            (Profile::Limited, SetupAccess::Limited),
+            (Profile::VoiceNode, SetupAccess::Limited),
+            (Profile::Node, SetupAccess::Node),
+        ] {
+            let rights = phone_rights(profile);
             assert!(rights.node && !rights.operator.is_some_and(|scopes| scopes.has(Scope::Pairing)));
-            assert_eq!(rights.access(), access);
+            assert_eq!(rights.access(), access, "{profile:?}");
         }
     }
 }

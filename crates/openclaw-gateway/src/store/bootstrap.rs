@@ -19,9 +19,13 @@ pub(super) const SCHEMA_1: &str = "
     ) STRICT, WITHOUT ROWID;
 ";
 
+pub(super) const SCHEMA_2: &str = "
+    ALTER TABLE bootstrap_tokens ADD COLUMN join_answer TEXT; -- what its join URL answers once, without the token
+";
+
 pub(super) fn put(connection: &Connection, bootstrap: &Bootstrap) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("INSERT OR REPLACE INTO bootstrap_tokens VALUES (?1,?2,?3,?4,?5,?6,?7,?8)")?
+        .prepare_cached("INSERT OR REPLACE INTO bootstrap_tokens VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9)")?
         .execute(params![
             bootstrap.digest.as_str(),
             bootstrap.setup_id,
@@ -31,6 +35,7 @@ pub(super) fn put(connection: &Connection, bootstrap: &Bootstrap) -> rusqlite::R
             bootstrap.sponsor.to_text(),
             bootstrap.created_at_ms,
             bootstrap.expires_at_ms,
+            bootstrap.join,
         ])
         .map(drop)
 }
@@ -57,5 +62,6 @@ fn bootstrap(row: &Row<'_>) -> rusqlite::Result<Bootstrap> {
         sponsor: parsed(row, "sponsor", Sponsor::parse)?,
         created_at_ms: row.get("created_at_ms")?,
         expires_at_ms: row.get("expires_at_ms")?,
+        join: row.get("join_answer")?,
     })
 }

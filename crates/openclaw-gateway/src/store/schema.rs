@@ -37,6 +37,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { room: "devices", sql: devices::SCHEMA_1 },
     Migration { room: "nodes", sql: nodes::SCHEMA_1 },
     Migration { room: "devices", sql: bootstrap::SCHEMA_1 },
+    Migration { room: "devices", sql: bootstrap::SCHEMA_2 },
 ];
 
 /// Opens or creates the database: 0600 in a 0700 directory, WAL, schema current.

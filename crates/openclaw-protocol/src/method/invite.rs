@@ -20,6 +20,15 @@ method!(
     DevicePairSetupStatus, "device.pair.setupStatus", ADMIN, SetupStatusParams => SetupStatus, unadvertised
 );
 
+method!(
+    /// Ours: how far the device that was shown a code has got.
+    DevicePairSetupProgress, "device.pair.setupProgress", ADMIN, SetupStatusParams => SetupProgress, unadvertised
+);
+method!(
+    /// Ours: takes a code back that nobody has used.
+    DevicePairSetupRevoke, "device.pair.setupRevoke", ADMIN, SetupStatusParams => SetupRevoked, unadvertised
+);
+
 /// How long a token lives when nobody says: ten minutes (handshake notes, section 11).
 pub const DEFAULT_TTL_MS: u64 = 10 * 60 * 1000;
 /// Longest life that may be asked for: one day.
@@ -119,6 +128,7 @@ pub struct SetupCodeParams {
     /// Absent: everything a phone's owner may do.
     #[serde(default)]
     pub bootstrap_profile: Option<String>,
+    /// Also make a URL that gives the code out once; for nodes only.
     #[serde(default)]
     pub join_url: bool,
 }
@@ -130,6 +140,9 @@ pub struct SetupCodeMade {
     pub setup_id: String,
     #[serde(serialize_with = "deliver")]
     pub setup_code: Secret,
+    /// Where the code can be fetched once.
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "deliver_some")]
+    pub join_url: Option<Secret>,
     pub gateway_url: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway_urls: Option<Vec<String>>,
@@ -169,6 +182,72 @@ pub struct SetupStatus {
     pub delivery_uncertain: Option<SetupOutcome>,
 }
 
+/// Result of `device.pair.setupProgress`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SetupProgress {
+    /// The gateway's clock.
+    pub now_ms: i64,
+    /// When the code ends, while it still waits; absent once it was used, taken back or is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at_ms: Option<i64>,
+    /// Who came to the gateway's ports since codes are out, one entry for each address, oldest first.
+    #[serde(default)]
+    pub arrivals: Vec<Arrival>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion: Option<SetupOutcome>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery_uncertain: Option<SetupOutcome>,
+}
+
+/// How far somebody got.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Arrival {
+    /// Where from.
+    pub address: String,
+    pub stage: ArrivalStage,
+    /// TLS was spoken.
+    pub tls: bool,
+    /// The last time anything was heard from there.
+    pub at_ms: i64,
+    /// The pairing request made there, where the stage is [`ArrivalStage::Waiting`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// The three words of that request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<String>,
+}
+
+/// Stages on the way to being paired, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ArrivalStage {
+    /// A connection was made.
+    Reached,
+    /// It did not come to TLS, where the gateway speaks it.
+    TlsRefused,
+    /// TLS stands.
+    Secured,
+    /// It asked for a WebSocket, as apps and nodes do.
+    Greeted,
+    /// The code it brought was none (any more).
+    CodeRefused,
+    /// It asks to be paired, and the owner has to answer.
+    Waiting,
+    /// It brought a code that was good.
+    Paired,
+}
+
+/// Result of `device.pair.setupRevoke`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SetupRevoked {
+    pub setup_id: String,
+    /// False when there was nothing to take back: used, over, or never made.
+    pub revoked: bool,
+}
+
 /// Who redeemed a token; also the payload of `device.pair.setup.completed` and `device.pair.setup.deliveryUncertain`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -186,6 +265,13 @@ fn deliver<S: Serializer>(token: &Secret, serializer: S) -> Result<S::Ok, S::Err
     token.expose().serialize(serializer)
 }
 
+fn deliver_some<S: Serializer>(secret: &Option<Secret>, serializer: S) -> Result<S::Ok, S::Error> {
+    match secret {
+        Some(secret) => deliver(secret, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -197,6 +283,7 @@ mod tests {
         let made = SetupCodeMade {
             setup_id: "s".into(),
             setup_code: Secret::new("c0de"),
+            join_url: None,
             gateway_url: "ws://192.168.1.2:18789".into(),
             gateway_urls: None,
             auth: "token".into(),
