@@ -74,6 +74,10 @@ pub enum Command {
     Connections(crate::command::connections::ConnectionsArgs),
     /// Paired devices and pending pairing requests
     Devices(Devices),
+    /// Pair a phone: a code to scan, and how far the phone got
+    Pair(crate::command::pair::PairArgs),
+    /// The same code for scripts; waits only on a terminal
+    Qr(crate::command::pair::PairArgs),
     /// Pending pairing requests, approved by code
     Pairing(Pairing),
     /// Read and change openclaw.json
@@ -128,6 +132,7 @@ impl Command {
                 DevicesCommand::List(at) => at.json,
                 DevicesCommand::Approve(args) => args.at.json,
                 DevicesCommand::Invite(args) => args.at.json,
+                DevicesCommand::JoinCode(args) => args.at.json,
                 DevicesCommand::Reject(args) => args.at.json,
                 DevicesCommand::Remove(args) => args.at.json,
                 DevicesCommand::Rename(args) => args.at.json,
@@ -135,6 +140,7 @@ impl Command {
                 DevicesCommand::Revoke(args) => args.at.json,
                 DevicesCommand::Clear(args) => args.at.json,
             },
+            Self::Pair(args) | Self::Qr(args) => args.json,
             Self::Pairing(args) => match &args.command {
                 PairingCommand::List(at) => at.json,
                 PairingCommand::Approve(args) => args.at.json,
@@ -372,6 +378,8 @@ pub enum DevicesCommand {
     Approve(DevicesApprove),
     /// Make a one-time code that pairs a new device
     Invite(crate::command::devices::invite::InviteArgs),
+    /// Make a URL that enrols a machine as a node, once
+    JoinCode(crate::command::devices::join_code::JoinCodeArgs),
     /// Reject a pending request
     Reject(RequestArgs),
     /// Remove a paired device

@@ -20,6 +20,7 @@ pub mod logs;
 pub mod migrate;
 pub mod node;
 pub mod nodes;
+pub mod pair;
 pub mod paths;
 pub mod probe;
 pub mod secrets;
@@ -66,6 +67,8 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Watch(args) => watch::run(&context, &args),
         Command::Connections(args) => connections::run(&context, &args),
         Command::Devices(args) => devices::devices(&context, &args.command),
+        Command::Pair(args) => pair::run(&context, &args, pair::Verb::Pair),
+        Command::Qr(args) => pair::run(&context, &args, pair::Verb::Qr),
         Command::Pairing(args) => devices::pairing(&context, &args.command),
         Command::Config(args) => config::run(&context, &args.command),
         Command::Approvals(args) => approvals::run(&context, &args),

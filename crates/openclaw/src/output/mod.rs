@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 pub mod escape;
 mod progress;
+pub mod qr;
 pub mod table;
 pub mod time;
 
@@ -83,6 +84,12 @@ impl Style {
 
     pub const fn colored(self) -> bool {
         self.color
+    }
+
+    /// No colour.
+    #[cfg(test)]
+    pub const fn plain_unicode() -> Self {
+        Self { color: false, unicode: true }
     }
 
     /// No colour and ASCII marks.

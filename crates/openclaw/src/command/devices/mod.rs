@@ -1,6 +1,7 @@
 //! `openclaw devices …` and `openclaw pairing …`: who may connect.
 
 pub mod invite;
+pub mod join_code;
 mod show;
 
 use std::time::Duration;
@@ -38,6 +39,7 @@ pub fn devices(context: &Context, command: &DevicesCommand) -> Outcome {
             (None, latest) => show_latest(context, &args.at, latest),
         },
         C::Invite(args) => invite::run(context, args),
+        C::JoinCode(args) => join_code::run(context, args),
         C::Reject(args) => reject(context, &args.at, &args.request),
         C::Remove(args) => {
             let device = args.device.text();
