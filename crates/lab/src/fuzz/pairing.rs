@@ -105,7 +105,7 @@ pub fn pairing(data: &[u8]) {
             9 => {
                 let rights = Rights { node: input.flag(), operator: input.flag().then_some(scopes) };
                 let (setup_id, ttl_ms) = (format!("s{made}"), i64::from(input.u16()) * 20);
-                let asked = Invitation { setup_id, rights, label: None, sponsor: Sponsor::Owner, ttl_ms };
+                let asked = Invitation { setup_id, rights, label: None, sponsor: Sponsor::Owner, ttl_ms, join: None };
                 let invited = state.invite(Moment { wall_ms: now_ms, uptime_ms }, asked, &fresh);
                 let effects = invited.ok().map(|(_, effects)| effects);
                 open.extend(effects.is_some().then(|| (fresh.expose().to_owned(), rights, uptime_ms + ttl_ms as u64)));
