@@ -39,12 +39,21 @@ pub struct Root {
     /// Log level on stderr
     #[arg(long, global = true, value_name = "LEVEL", help_heading = "Profile and output")]
     pub log_level: Option<LogLevel>,
+    /// Which ssh: the one on PATH, or the client inside this program where it was built in
+    #[arg(long, global = true, value_name = "WHICH", help_heading = "Profile and output")]
+    pub ssh_impl: Option<SshImpl>,
     /// No colours (also NO_COLOR)
     #[arg(long, global = true, help_heading = "Profile and output")]
     pub no_color: bool,
     /// Print the version and the commit it was built from
     #[arg(short = 'V', long, action = clap::ArgAction::Version)]
     version: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SshImpl {
+    System,
+    Builtin,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use openclaw_config::{Document, Env, GatewayConfig, Issue, Paths, Profile, SecretContext, credentials::On, schema};
 
+use openclaw_remote::ssh;
+
 use crate::{
-    args::Root,
+    args::{Root, SshImpl},
     failure::Failure,
     output::{self, Output, inert},
 };
@@ -37,6 +39,12 @@ pub struct Problem {
 impl Context {
     /// Resolves profile and paths; reads nothing but `<STATE_DIR>/.env`.
     pub fn new(root: &Root) -> Result<Self, Failure> {
+        if let Some(which) = root.ssh_impl {
+            ssh::Program::choose(match which {
+                SshImpl::System => ssh::Implementation::System,
+                SshImpl::Builtin => ssh::Implementation::Builtin,
+            });
+        }
         let mut env = Env::from_process();
         let profile = Profile::choose(root.dev, root.profile.as_deref())?;
         let paths = Paths::resolve(&env, profile)?;

@@ -45,7 +45,7 @@ pub use failure::{SshFailure, SshFailureKind};
 pub use forward::{Forward, Learned, Pulse};
 pub use hosts::config_hosts;
 pub use once::{Output, RemoteCommand, run_once};
-pub use program::Program;
+pub use program::{Implementation, Program};
 pub(crate) use sockets::place;
 pub use sockets::socket_dir;
 pub use target::{SshTarget, SshTargetError};

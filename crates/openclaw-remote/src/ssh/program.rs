@@ -5,6 +5,7 @@ use std::{
     ffi::OsStr,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use super::{SshFailure, SshFailureKind};
@@ -22,18 +23,51 @@ pub(super) enum Kind {
     Builtin(PathBuf),
 }
 
+/// Which ssh to use, where a person said so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Implementation {
+    /// The `ssh` on `PATH`, and no other.
+    System,
+    /// The client inside this program.
+    Builtin,
+}
+
+/// What [`Program::choose`] was told.
+static CHOSEN: OnceLock<Implementation> = OnceLock::new();
+
 impl Program {
+    /// Settles which ssh [`Program::find`] gives from now on. The first call counts.
+    pub fn choose(implementation: Implementation) {
+        let _ = CHOSEN.set(implementation);
+    }
+
+    /// What was chosen.
+    pub fn chosen() -> Option<Implementation> {
+        CHOSEN.get().copied()
+    }
+
     /// The first `ssh` on `PATH`. Relative entries are passed over: a file in the working directory is never run. Without
     /// one, the builtin client where it was compiled in.
     ///
     /// # Errors
     /// [`SshFailureKind::NoClient`].
     pub fn find() -> Result<Self, SshFailure> {
-        let path = env::var_os("PATH").unwrap_or_default();
-        let found = on_path("ssh", &path).map(|file| Self(Kind::File(file)));
+        let none = |why: &str| SshFailure::new(SshFailureKind::NoClient, why);
         #[cfg(feature = "builtin-ssh")]
-        let found = found.or_else(|| env::home_dir().map(Self::builtin));
-        found.ok_or_else(|| SshFailure::new(SshFailureKind::NoClient, String::new()))
+        let builtin = || env::home_dir().map(Self::builtin);
+        #[cfg(not(feature = "builtin-ssh"))]
+        let builtin = || None;
+        let system = || {
+            let path = env::var_os("PATH").unwrap_or_default();
+            on_path("ssh", &path).map(|file| Self(Kind::File(file)))
+        };
+        match Self::chosen() {
+            Some(Implementation::Builtin) => {
+                builtin().ok_or_else(|| none("this build has no built-in ssh client; it is the feature builtin-ssh"))
+            }
+            Some(Implementation::System) => system().ok_or_else(|| none("")),
+            None => system().or_else(builtin).ok_or_else(|| none("")),
+        }
     }
 
     /// A program known by its absolute path; `None` when the path is relative.

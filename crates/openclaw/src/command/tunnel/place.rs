@@ -125,6 +125,9 @@ impl Place {
                 words.extend(other.name().map(|name| ["--profile".to_owned(), name.to_owned()]).into_iter().flatten())
             }
         }
+        if openclaw_remote::ssh::Program::chosen() == Some(openclaw_remote::ssh::Implementation::Builtin) {
+            words.extend(["--ssh-impl", "builtin"].map(str::to_owned));
+        }
         words.extend(["tunnel", "run"].map(str::to_owned));
         words.extend(self.words.iter().cloned());
         if let Some(port) = port {
