@@ -167,7 +167,7 @@ async fn run(
         // The echo is here for the throughput: large answers, a few under way.
         let mut conn = Conn::open(&target, &Identity::backend()).await?;
         conn.pump(20, 4, |id| request(&id.to_string(), "health", &json!({}))).await?;
-        let (start, count) = (Instant::now(), scale.requests / 16);
+        let (start, count) = (Instant::now(), scale.requests / 4);
         let (_, bytes) = conn.pump(count, 4, |id| request(&id.to_string(), "health", &json!({}))).await?;
         add("bulk", Some(rate(count, start.elapsed()) * bytes as f64 / 1e6));
         conn.close().await;
