@@ -5,13 +5,18 @@ use std::{sync::Arc, time::Duration};
 use openclaw_protocol::method::node::InvokeRequest;
 use openclaw_remote::Client;
 use serde_json::{Value, json};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::command::{Call, Failure, Report, Toolbox};
 
 /// How long the gateway may take to acknowledge a frame of ours.
 const ACKNOWLEDGED: Duration = Duration::from_secs(30);
+/// How long reports of a cancelled request may still take.
+const LAST_REPORTS: Duration = Duration::from_secs(1);
 /// Most bytes of one `chunk` of progress; the gateway's limit is 16,384 characters.
 const CHUNK_BYTES: usize = 16_384;
 /// Progress and reports waiting to be sent.
@@ -67,8 +72,12 @@ pub(super) async fn run(invocation: Invocation) {
         () = &mut reporting => (working.await, true),
     };
     let rest = async {
-        if !reported {
-            reporting.await;
+        if reported {
+            return;
+        }
+        tokio::select! {
+            () = &mut reporting => (),
+            () = async { cancel.cancelled().await; sleep(LAST_REPORTS).await } => (),
         }
     };
     let timed_out = outcome.as_ref().is_err_and(|failure| failure.code == "TIMEOUT");
