@@ -405,7 +405,20 @@ fn p_45_setup_payload() {
     let text = g.setup.run(&["devices", "invite", "--admin", "--ttl", "90s"]);
     assert!(text.stdout.contains("oc-pair://") && text.stdout.contains("within 90 seconds"), "{text:#?}");
     assert!(!text.stdout.contains(g.token()) && !cli.stdout.contains(g.token()));
-    assert_eq!(g.admin().err("device.pair.setupCode", json!({"joinUrl": true}))["code"], "INVALID_REQUEST");
+    // Join URLs are for nodes, and hold nothing but the right to ask once.
+    let phone = g.admin().err("device.pair.setupCode", json!({"joinUrl": true, "bootstrapProfile": "limited"}));
+    assert_eq!(phone["message"], "Join URLs require bootstrapProfile=node.");
+    let plain = json!({"joinUrl": true, "publicUrl": "ws://192.168.77.10:18789"});
+    let plain = g.admin().err("device.pair.setupCode", plain);
+    assert!(
+        plain["message"].as_str().is_some_and(|text| text.starts_with("Join URLs require a TLS gateway")),
+        "{plain}"
+    );
+    let join = g.admin().ok("device.pair.setupCode", json!({"joinUrl": true}));
+    let url = join["joinUrl"].as_str().expect("a URL");
+    assert!(url.starts_with("https://gw.example.com/j/") && join["access"] == "node", "{join}");
+    let payload = decoded(join["setupCode"].as_str().expect("a code"));
+    assert!(!url.contains(payload["bootstrapToken"].as_str().expect("a token")), "{join}");
 }
 
 #[test]
