@@ -87,6 +87,12 @@ impl Drop for Me {
         if self.state().join("tunnels").exists() {
             let _ = self.run(["tunnel", "down", "--all"]);
         }
+        // One that was only just starting could not be asked.
+        for (pid, _) in self.processes() {
+            if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
     }
 }
 
