@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::{SocketAddr, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
@@ -83,9 +83,9 @@ impl OwnTunnel {
     }
 }
 
-fn in_home(command: &mut Command, home: &TempDir, bin: &PathBuf) {
+fn in_home(command: &mut Command, home: &TempDir, bin: &Path) {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::env::join_paths(std::iter::once(bin.clone()).chain(std::env::split_paths(&path)));
+    let path = std::env::join_paths(std::iter::once(bin.to_owned()).chain(std::env::split_paths(&path)));
     command.env("HOME", home.path()).env("OPENCLAW_STATE_DIR", home.path().join("state"));
     command.env("PATH", path.unwrap_or_default());
 }

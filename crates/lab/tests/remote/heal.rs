@@ -176,7 +176,11 @@ fn a_path_that_heals_and_a_gateway_that_restarts() {
     let mut watch = Watcher::start(&home, "home");
     for (what, seconds) in [("cut", 2), ("cut", 8), ("silent", 5), ("silent", 15)] {
         watch.survives(&format!("the only link {what} for {seconds} s, from its healing"), |lab| {
-            if what == "cut" { lab.cut("laptop:lan") } else { lab.drop_packets("laptop:lan") }
+            if what == "cut" {
+                lab.cut("laptop:lan")
+            } else {
+                lab.drop_packets("laptop:lan")
+            }
             // The length of the fault is the case, not a guess about somebody's speed.
             thread::sleep(Duration::from_secs(seconds));
             lab.heal("laptop:lan");
@@ -217,14 +221,22 @@ fn following_the_log_goes_on_when_the_only_link_comes_back() {
         assert!(failed.stderr.contains("lan ws://"), "{fault}: {failed:#?}");
         // One that follows waits. What is logged meanwhile is not lost.
         let word = format!("word.{fault}");
-        let logged = home.gateway.owner(["config", "set", "gateway.nodes.denyCommands", &format!("[\"{word}\"]")]).run();
+        let logged =
+            home.gateway.owner(["config", "set", "gateway.nodes.denyCommands", &format!("[\"{word}\"]")]).run();
         assert!(logged.status.success(), "{logged:#?}");
         thread::sleep(Duration::from_secs(3));
         assert!(follow.ended().is_none(), "{fault}: it waits for the link: {}", follow.said());
         let lines = follow.stdout().lines().count();
-        if fault == "left" { lab.join("laptop:lan") } else { lab.heal("laptop:lan") }
+        if fault == "left" {
+            lab.join("laptop:lan")
+        } else {
+            lab.heal("laptop:lan")
+        }
         let healed = Instant::now();
         wait_until("the lines of the meantime", || (follow.stdout().lines().count() > lines).then_some(()));
-        report::note(&format!("logs --follow: link {fault} for some seconds, lines again after it healed"), healed.elapsed());
+        report::note(
+            &format!("logs --follow: link {fault} for some seconds, lines again after it healed"),
+            healed.elapsed(),
+        );
     }
 }
