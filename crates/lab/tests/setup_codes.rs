@@ -412,6 +412,43 @@ fn a_machine_joins_by_a_url() {
     assert!(!again.status.success() && again.stderr.contains("openclaw devices join-code"), "{again:#?}");
 }
 
+/// What a line of the node's talk says behind these words.
+fn said_behind(host: &Process, words: &str) -> Option<String> {
+    let said = host.stderr();
+    let line = said.lines().find(|line| line.contains(words))?;
+    line.split(words).nth(1).map(|rest| rest.trim().to_owned())
+}
+
+#[test]
+fn both_sides_show_the_same_words_and_retries_keep_the_request() {
+    let config = json!({"gateway": {"nodes": {"pairing": {"autoApproveLocal": false}}}});
+    let gateway = Gateway::start_with(GatewayOptions { config: Some(config.to_string()), ..GatewayOptions::default() });
+    let home = scratch();
+    let node = || {
+        Launch::new(lab::sandbox::binary(), home.path())
+            .env("HOME", home.path())
+            .env("OPENCLAW_STATE_DIR", home.path().join("state"))
+            .env("OPENCLAW_GATEWAY_TOKEN", gateway.token())
+            .args(["node", "run", "--host", "127.0.0.1", "--port", &gateway.port().to_string()])
+    };
+    let pending = || admin(&gateway).ok("device.pair.list", json!({}))["pending"].clone();
+    let mut first = node().start("first");
+    let words = wait_until("its words", || said_behind(&first, "Its list shows this request as: "));
+    assert!(first.stderr().contains("waits five minutes"), "{}", first.said());
+    let request = pending()[0]["requestId"].clone();
+    let listed = cli(&gateway, &["devices", "list"]).run().stdout;
+    assert!(listed.contains(&words) && listed.contains("in 4m"), "{words}: {listed}");
+    assert!(first.stop().success(), "{}", first.said());
+
+    // The machine tries again: the same request, the same words.
+    let mut second = node().start("second");
+    assert_eq!(wait_until("its words", || said_behind(&second, "Its list shows this request as: ")), words);
+    assert_eq!((&pending()[0]["requestId"], pending().as_array().map(Vec::len)), (&request, Some(1)));
+    let approved = cli(&gateway, &["pairing", "approve", &words]).run();
+    assert!(approved.status.success(), "{approved:#?}");
+    one_node(&gateway, &mut second);
+}
+
 #[test]
 fn the_real_node_host_joins_by_a_url() {
     let peers = require!(Peers::find());

@@ -142,7 +142,7 @@ fn errors_say_what_why_and_what_next() {
     let lines: Vec<&str> = ran.err.lines().collect();
     assert_eq!(lines[0], "✗ pairing required: device is not approved yet");
     assert!(lines[1].contains("owner has to approve it once"), "{lines:?}");
-    assert_eq!(lines[2], "Request id: 8a98d942-36c2");
+    assert_eq!(lines[2], "Request id: 8a98d942-36c2 (waits five minutes; trying again keeps it)");
     assert_eq!(lines[3], "Approve this device on the gateway host: openclaw devices approve 8a98d942-36c2");
 }
 
