@@ -238,9 +238,10 @@ fn why(error: &RemoteError) -> Vec<String> {
         },
         RemoteError::Pairing(pairing) => {
             // Both generations keep a request five minutes (openclaw_protocol::limits::PAIRING_TTL).
-            let request = pairing.request_id.as_deref().map(|id| {
-                format!("Request id: {} (waits five minutes; trying again keeps it)", inert(id))
-            });
+            let request = pairing
+                .request_id
+                .as_deref()
+                .map(|id| format!("Request id: {} (waits five minutes; trying again keeps it)", inert(id)));
             let why = match pairing.reason.as_deref() {
                 Some("scope-upgrade") => "This device asks for more than it was approved for.",
                 Some("role-upgrade") => "This device asks for another role than it was approved for.",

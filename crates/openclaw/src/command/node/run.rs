@@ -213,7 +213,9 @@ impl Teller<'_> {
             }
             None => output::note(format!("  Approve it on the gateway's host: {}", command("openclaw devices list"))),
         }
-        output::note("  The request waits five minutes, then this node asks anew; it goes on by itself once it is approved.");
+        output::note(
+            "  The request waits five minutes, then this node asks anew; it goes on by itself once it is approved.",
+        );
     }
 
     /// The three words by which the owner recognises this node's request, on gateways that show them.
