@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
     propagate_version = false,
     max_term_width = 100,
     after_help = "Start:  openclaw gateway        then:  openclaw health, openclaw dashboard --no-open\n\
-                  Remote: ssh -N -L 18789:127.0.0.1:18789 user@host, then every command works as if local."
+                  Remote: openclaw connect user@host, or by hand ssh -N -L 18789:127.0.0.1:18789 user@host"
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -71,6 +71,10 @@ pub enum LogLevel {
 pub enum Command {
     /// Run, query and debug the gateway
     Gateway(Gateway),
+    /// Reach a gateway elsewhere: log in by ssh, pair this machine, save it by name
+    Connect(crate::command::connect::Connect),
+    /// SSH tunnels that stay up
+    Tunnel(crate::command::tunnel::Tunnel),
     /// Ask the running gateway how it is
     Health(Health),
     /// Overview of gateway, devices and sessions
@@ -98,10 +102,6 @@ pub enum Command {
     Secrets(Secrets),
     /// Address of the web interface
     Dashboard(Dashboard),
-    /// SSH tunnels that stay up
-    Tunnel(crate::command::tunnel::Tunnel),
-    /// Reach a gateway elsewhere: log in by ssh, pair this machine, save it by name
-    Connect(crate::command::connect::Connect),
     /// Lend this machine to a gateway
     Node(crate::command::node::Node),
     /// The machines that are lent to a gateway
