@@ -90,7 +90,7 @@ impl StartError {
 
 /// Settings read from flags, environment and file.
 pub struct Loaded {
-    pub document: Document,
+    pub document: Arc<Document>,
     pub settings: ServerSettings,
     pub runtime: Runtime,
 }
@@ -127,7 +127,8 @@ fn settings_from(document: Document, paths: &Paths, env: &Env, flags: &Flags) ->
         settings.warnings.push("gateway.auth.allowTailscale has no effect yet: the shared secret is asked for".into());
     }
     let log_file = document.get("logging.file").and_then(|node| node.as_str()).map(str::to_owned);
-    let runtime = Runtime::new(&settings, log_file, document.revision().to_owned())
+    let document = Arc::new(document);
+    let runtime = Runtime::new(&settings, log_file, Arc::clone(&document))
         .map_err(|error| StartError::Config(error.to_string()))?;
     Ok(Loaded { document, settings, runtime })
 }

@@ -1,9 +1,10 @@
 //! Settings in force, in the form connections need them. Built at start and by each reload; swapped whole.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use http::HeaderValue;
 use openclaw_config::{
+    document::Document,
     gateway::{AuthMode, DiscoveryConfig, Network, ReloadMode},
     settings::ServerSettings,
     source::Sourced,
@@ -37,6 +38,8 @@ pub struct Runtime {
     pub reload_off: bool,
     /// `discovery.*`
     pub discovery: DiscoveryConfig,
+    /// The whole config, for rooms that read their own sections.
+    pub config: Arc<Document>,
     /// `logging.file`
     pub log_file: Option<String>,
     /// [`openclaw_config::Document::revision`] of the config these settings were read from.
@@ -63,7 +66,11 @@ impl Runtime {
     ///
     /// # Errors
     /// [`RuntimeError`]; the settings in force stay as they are.
-    pub fn new(settings: &ServerSettings, log_file: Option<String>, revision: String) -> Result<Self, RuntimeError> {
+    pub fn new(
+        settings: &ServerSettings,
+        log_file: Option<String>,
+        document: Arc<Document>,
+    ) -> Result<Self, RuntimeError> {
         let config = &settings.config;
         let secret = |given: &Option<Sourced<Secret>>, name, variable| {
             given.as_ref().map(|given| given.value.clone()).ok_or(RuntimeError::NoSecret(name, variable))
@@ -112,7 +119,8 @@ impl Runtime {
             reload_off: config.reload_mode == ReloadMode::Off,
             discovery: config.discovery.clone(),
             log_file,
-            revision,
+            revision: document.revision().to_owned(),
+            config: document,
         })
     }
 

@@ -260,7 +260,11 @@ pub(super) fn scopes(row: &Row<'_>, column: &str) -> rusqlite::Result<ScopeSet> 
     Ok(ScopeSet::parse(&text.split_whitespace().collect::<Vec<_>>()))
 }
 
-pub(super) fn parsed<T>(row: &Row<'_>, column: &'static str, parse: impl FnOnce(&str) -> Option<T>) -> rusqlite::Result<T> {
+pub(super) fn parsed<T>(
+    row: &Row<'_>,
+    column: &'static str,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> rusqlite::Result<T> {
     let text: String = row.get(column)?;
     parse(&text).ok_or_else(|| {
         let problem = format!("column {column} holds {text:?}");

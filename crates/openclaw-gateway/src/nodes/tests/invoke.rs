@@ -251,7 +251,11 @@ async fn p_60_no_command_runs_before_its_approval() {
     let live = node(1, &["system.which", "system.run"]);
     room.nodes.attach(&live);
     let check = async |scopes: ScopeSet, command: &str| {
-        failure(room.nodes.invoke(&operator(scopes), Lists::default(), &Approvals::default(), call(command, json!({}), command)).await)
+        failure(
+            room.nodes
+                .invoke(&operator(scopes), Lists::default(), &Approvals::default(), call(command, json!({}), command))
+                .await,
+        )
     };
     let changed = json!({
         "code": "UNAVAILABLE", "message": "node pairing changed while invocation was active", "retryable": true,
@@ -276,7 +280,10 @@ async fn a_denied_command_stops_at_the_next_call() {
     let (room, node) = Room::with_node(&["system.which"]).await;
     let deny = names(&["system.which"]);
     let lists = Lists { allow: &deny, deny: &deny };
-    let outcome = room.nodes.invoke(&operator(ScopeSet::all()), lists, &Approvals::default(), call("system.which", json!({}), "k")).await;
+    let outcome = room
+        .nodes
+        .invoke(&operator(ScopeSet::all()), lists, &Approvals::default(), call("system.which", json!({}), "k"))
+        .await;
     assert_eq!(failure(outcome)["details"]["reason"], "command not allowlisted");
     assert!(events(&node.connection).is_empty());
 }
@@ -401,12 +408,23 @@ async fn a_repeated_key_runs_once() {
     assert_eq!(value(second.await.expect("runs")), answer);
     // Remembered, even when the node is gone, for five minutes; and only for its caller.
     room.nodes.detach(&node.connection);
-    assert_eq!(value(room.nodes.invoke(&caller, Lists::default(), &Approvals::default(), call("system.which", json!({}), "k")).await), answer);
+    assert_eq!(
+        value(
+            room.nodes
+                .invoke(&caller, Lists::default(), &Approvals::default(), call("system.which", json!({}), "k"))
+                .await
+        ),
+        answer
+    );
     let stranger = connection(Role::Operator, Some(9), ScopeSet::all(), &[]);
-    let outcome = room.nodes.invoke(&stranger, Lists::default(), &Approvals::default(), call("system.which", json!({}), "k")).await;
+    let outcome = room
+        .nodes
+        .invoke(&stranger, Lists::default(), &Approvals::default(), call("system.which", json!({}), "k"))
+        .await;
     assert_eq!(failure(outcome)["message"], "node not connected");
     tokio::time::sleep(Duration::from_secs(300)).await;
-    let outcome = room.nodes.invoke(&caller, Lists::default(), &Approvals::default(), call("system.which", json!({}), "k")).await;
+    let outcome =
+        room.nodes.invoke(&caller, Lists::default(), &Approvals::default(), call("system.which", json!({}), "k")).await;
     assert_eq!(failure(outcome)["message"], "node not connected", "forgotten");
 }
 
@@ -415,7 +433,8 @@ async fn what_did_not_run_may_be_tried_again_under_its_key() {
     let (room, node) = Room::with_node(&["system.which"]).await;
     let caller = operator(ScopeSet::all());
     room.nodes.detach(&node.connection);
-    let outcome = room.nodes.invoke(&caller, Lists::default(), &Approvals::default(), call("system.which", json!({}), "k")).await;
+    let outcome =
+        room.nodes.invoke(&caller, Lists::default(), &Approvals::default(), call("system.which", json!({}), "k")).await;
     assert_eq!(failure(outcome)["message"], "node not connected");
     let back = super::node(1, &["system.which"]);
     room.nodes.attach(&back);
@@ -469,14 +488,17 @@ async fn oversized_and_piled_up_calls_are_refused() {
     let (room, node) = Room::with_node(&["system.which"]).await;
     let caller = operator(ScopeSet::all());
     let huge = json!({"x": "x".repeat(17 << 20)});
-    let outcome = room.nodes.invoke(&caller, Lists::default(), &Approvals::default(), call("system.which", huge, "huge")).await;
+    let outcome =
+        room.nodes.invoke(&caller, Lists::default(), &Approvals::default(), call("system.which", huge, "huge")).await;
     assert!(failure(outcome)["message"].as_str().expect("text").contains("larger than 16 MiB"));
     let big = json!({"x": "x".repeat(10 << 20)});
     let first = start(&room, &caller, call("system.which", big.clone(), "b1"));
     while node.waiting() == 0 {
         tokio::task::yield_now().await;
     }
-    let outcome = failure(room.nodes.invoke(&caller, Lists::default(), &Approvals::default(), call("system.which", big, "b2")).await);
+    let outcome = failure(
+        room.nodes.invoke(&caller, Lists::default(), &Approvals::default(), call("system.which", big, "b2")).await,
+    );
     assert_eq!((&outcome["code"], &outcome["retryable"]), (&json!("UNAVAILABLE"), &json!(true)));
     assert!(!node.connection.outbound.is_closing());
     first.abort();

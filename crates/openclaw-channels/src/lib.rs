@@ -1,0 +1,5 @@
+//! Chat channels: messages in, messages out. What becomes of a message, and where an answer comes from, is not known here;
+//! the crate starts no gateway and stores nothing.
+
+pub mod channel;
+pub mod message;

@@ -1,0 +1,127 @@
+//! Messages as every channel has them.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// Where in which channel: enough to answer there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Address {
+    /// `telegram`, `discord`.
+    pub channel: String,
+    /// `default`, or a key of `channels.<id>.accounts`.
+    pub account: String,
+    /// The channel's id of the chat.
+    pub chat: String,
+    /// A topic or thread inside the chat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChatKind {
+    Direct,
+    Group,
+    Channel,
+}
+
+/// Who wrote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sender {
+    /// The channel's stable id; allow-lists hold this.
+    pub id: String,
+    /// Without `@`. Can change hands: for display and for allow-lists that name it on purpose.
+    pub username: Option<String>,
+    pub name: String,
+    pub is_bot: bool,
+}
+
+/// A message that arrived.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Inbound {
+    pub from: Address,
+    pub kind: ChatKind,
+    /// The name of the group.
+    pub chat_title: Option<String>,
+    pub sender: Sender,
+    /// Of the message; unique in its chat.
+    pub message_id: String,
+    /// Unique per account for every arrival, edits too; a repetition of it is the same arrival.
+    pub arrival: String,
+    /// Milliseconds since 1970.
+    pub sent_at_ms: i64,
+    pub text: String,
+    pub media: Vec<Media>,
+    pub reply_to: Option<Quoted>,
+    /// Names the bot or answers it.
+    pub mentions_me: bool,
+}
+
+/// What a message answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Quoted {
+    pub message_id: String,
+    pub text: String,
+    pub author: String,
+    /// Written by this bot.
+    pub mine: bool,
+}
+
+/// A file in a message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Media {
+    pub mime: String,
+    pub file_name: Option<String>,
+    #[serde(with = "base64_bytes")]
+    pub data: Bytes,
+}
+
+/// A message to send.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outbound {
+    /// Markdown, as models write it.
+    pub text: String,
+    pub media: Vec<Media>,
+    pub reply_to: Option<String>,
+    pub silent: bool,
+    /// Rows of buttons under the text.
+    pub buttons: Vec<Vec<Button>>,
+}
+
+/// A button; pressing it comes back as [`crate::channel::Press`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Button {
+    pub label: String,
+    /// At most 64 bytes, the limit of Telegram.
+    pub data: String,
+    pub style: ButtonStyle,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ButtonStyle {
+    #[default]
+    Plain,
+    Good,
+    Danger,
+}
+
+mod base64_bytes {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    use bytes::Bytes;
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub fn serialize<S: Serializer>(bytes: &Bytes, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
+        let text = String::deserialize(from)?;
+        STANDARD.decode(text).map(Bytes::from).map_err(D::Error::custom)
+    }
+}

@@ -1,0 +1,5 @@
+//! Conversations: what is known of each, and what was said.
+
+pub mod key;
+
+pub use key::SessionKey;

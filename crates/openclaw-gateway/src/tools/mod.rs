@@ -1,0 +1,1 @@
+//! What the agent can do here: nodes, programs on this host, messages, sessions, the gateway itself.
