@@ -6,7 +6,7 @@ pub(crate) mod parse;
 mod substitute;
 
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -42,7 +42,7 @@ pub enum LoadError {
 }
 
 /// A parsed config. Without a file it is empty, which is a valid config.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Document {
     file: Arc<PathBuf>,
     exists: bool,
@@ -52,6 +52,13 @@ pub struct Document {
     includes: Vec<PathBuf>,
     revision: String,
     duplicates: Vec<(PathBuf, u32, String)>,
+}
+
+/// Names the config; what it holds may be secret.
+impl fmt::Debug for Document {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Document").field("file", &self.file).field("revision", &self.revision).finish_non_exhaustive()
+    }
 }
 
 impl Document {

@@ -21,7 +21,7 @@ impl fmt::Display for Provenance {
 }
 
 /// A string value, after `${VAR}` substitution.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Text {
     pub value: String,
     /// The text as written, if a substitution or a `$${` escape changed it.
@@ -30,6 +30,13 @@ pub struct Text {
     pub substituted: Vec<String>,
     /// Variables that are unset or empty; their `${VAR}` is still in the text.
     pub unresolved: Vec<String>,
+}
+
+/// Any text of a config may be a secret.
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Text").field("bytes", &self.value.len()).finish_non_exhaustive()
+    }
 }
 
 impl Text {
