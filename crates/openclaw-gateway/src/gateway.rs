@@ -37,6 +37,7 @@ use crate::{
     },
     presence::Presence,
     rpc::{Registry, write_limit::WriteLimit},
+    runs::Runs,
     runtime::Runtime,
     setup::Outcomes,
     store::Store,
@@ -69,6 +70,8 @@ pub struct Gateway {
     pub nodes: Nodes,
     /// Leave to run commands, asked and given.
     pub approvals: Approvals,
+    /// Answers of the agent, under way and to come.
+    pub runs: Runs,
     pub store: Store,
     pub registry: Registry,
     pub admission: Arc<Admission>,
@@ -136,6 +139,7 @@ impl Gateway {
             pairing: parts.pairing,
             nodes: parts.nodes,
             approvals: Approvals::default(),
+            runs: Runs::default(),
             store: parts.store,
             registry,
             admission: Admission::new(parts.per_client_sockets),
