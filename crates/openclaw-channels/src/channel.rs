@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 
-use crate::message::{Address, Inbound, Outbound, Sender};
+use crate::message::{Address, Inbound, Outbound, Poll, Sender};
 
 /// Takes what arrives. A channel confirms an arrival to its service only after this returned `Ok`: then it is on disk.
 pub trait Inbox: Send + Sync {
@@ -85,12 +85,25 @@ pub enum SendError {
     Unknown { why: String },
 }
 
+impl SendError {
+    /// The channel has no such thing.
+    pub fn unsupported(channel: &str, what: &str) -> Self {
+        Self::NotSent { why: format!("{channel} has no {what} here"), retry_after: None }
+    }
+}
+
 /// A running account of a channel. Dropping it, or cancelling the token it was started with, ends it.
 pub trait Channel: Send + Sync {
     /// `telegram`, `discord`.
     fn id(&self) -> &'static str;
 
     fn account(&self) -> &str;
+
+    /// Cuts a message into those that the service takes in one step each; the same message is always cut alike. Sending a
+    /// piece sends one message, or one album.
+    fn pieces(&self, message: &Outbound) -> Vec<Outbound> {
+        vec![message.clone()]
+    }
 
     /// Sends, in as many pieces as the channel needs. Returns the ids of the messages.
     fn send<'a>(&'a self, to: &'a Address, message: &'a Outbound) -> BoxFuture<'a, Result<Vec<String>, Partly>>;
@@ -99,6 +112,21 @@ pub trait Channel: Send + Sync {
     fn edit<'a>(&'a self, to: &'a Address, id: &'a str, message: &'a Outbound) -> BoxFuture<'a, Result<(), SendError>>;
 
     fn delete<'a>(&'a self, to: &'a Address, id: &'a str) -> BoxFuture<'a, Result<(), SendError>>;
+
+    /// Puts a reaction on a message, or takes it back with `None`.
+    fn react<'a>(
+        &'a self,
+        _to: &'a Address,
+        _id: &'a str,
+        _emoji: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<(), SendError>> {
+        Box::pin(async { Err(SendError::unsupported(self.id(), "reactions")) })
+    }
+
+    /// Asks the chat a question. Returns the id of the message.
+    fn poll<'a>(&'a self, _to: &'a Address, _poll: &'a Poll) -> BoxFuture<'a, Result<String, SendError>> {
+        Box::pin(async { Err(SendError::unsupported(self.id(), "polls")) })
+    }
 
     /// Shows that something is being written; failures are of no interest.
     fn typing<'a>(&'a self, to: &'a Address) -> BoxFuture<'a, ()>;

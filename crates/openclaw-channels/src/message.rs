@@ -58,6 +58,12 @@ pub struct Inbound {
     pub reply_to: Option<Quoted>,
     /// Names the bot or answers it.
     pub mentions_me: bool,
+    /// What the chat is part of: the guild, in Discord.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub space: Option<String>,
+    /// Replaces what was said before under the same message id.
+    #[serde(default)]
+    pub edited: bool,
 }
 
 /// What a message answers.
@@ -92,6 +98,62 @@ pub struct Outbound {
     pub silent: bool,
     /// Rows of buttons under the text.
     pub buttons: Vec<Vec<Button>>,
+    /// The text has been rendered: it is plain, and these are its styles. Pieces of a long message are such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub styles: Option<Vec<Span>>,
+    #[serde(default)]
+    pub hints: Hints,
+}
+
+/// How to send it, where the channel knows the difference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Hints {
+    /// Pictures and videos as files, not shrunk.
+    pub as_document: bool,
+    /// Sound as a voice note.
+    pub as_voice: bool,
+}
+
+/// A stretch of text that looks different. Stretches lie inside each other or apart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// In UTF-16 code units, as Telegram and JavaScript count.
+    pub start: usize,
+    pub len: usize,
+    pub style: TextStyle,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum TextStyle {
+    Bold,
+    Italic,
+    Strike,
+    Underline,
+    Spoiler,
+    Code,
+    /// A block of code in a language, when it is named.
+    Pre {
+        language: Option<String>,
+    },
+    Quote,
+    Link {
+        url: String,
+    },
+}
+
+/// A question with answers to choose from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Poll {
+    pub question: String,
+    pub options: Vec<String>,
+    /// How many may be chosen; 1 when `None`.
+    pub max_selections: Option<u32>,
+    pub open_for: Option<std::time::Duration>,
+    /// Who chose what is not shown.
+    pub anonymous: bool,
+    pub silent: bool,
 }
 
 /// A button; pressing it comes back as [`crate::channel::Press`].
