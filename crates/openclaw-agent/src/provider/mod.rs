@@ -1,4 +1,7 @@
 //! Model providers: one request in, a stream of pieces out.
+//!
+//! The catalog reads which models the config has and gives [`Candidate`](crate::turn::Candidate)s; [`attempt`] asks
+//! candidates with patience until one has answered. The clients of the three APIs share one way of streaming over HTTP.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -9,6 +12,8 @@ use crate::{
     tool::ToolSpec,
     usage::{Price, Usage},
 };
+
+pub mod attempt;
 
 /// `provider/model`, as config and operators write it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,8 +45,8 @@ pub struct Model {
     pub name: String,
     /// Tokens of prompt and answer together.
     pub context_window: u32,
-    /// Tokens of one answer.
-    pub max_tokens: u32,
+    /// Tokens of one answer. `None` when nobody said: the provider's own limit then applies.
+    pub max_tokens: Option<u32>,
     pub reasoning: bool,
     /// Takes images.
     pub images: bool,
@@ -57,6 +62,51 @@ pub enum Thinking {
     Low,
     Medium,
     High,
+    /// More than high, for models that have it; others think as hard as they can.
+    XHigh,
+    /// All a model can.
+    Max,
+}
+
+impl Thinking {
+    /// From least to most.
+    pub const ALL: [Self; 7] =
+        [Self::Off, Self::Minimal, Self::Low, Self::Medium, Self::High, Self::XHigh, Self::Max];
+
+    /// The word config, `/think` and the wire have for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Minimal => "minimal",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::XHigh => "xhigh",
+            Self::Max => "max",
+        }
+    }
+
+    /// Reads a word, with the release's aliases: `highest` is high, `x-high` and its kin xhigh, `adaptive` medium, `ultra`
+    /// max, `on` low, `disabled` and `none` off.
+    pub fn parse(text: &str) -> Option<Self> {
+        let word = text.trim().to_ascii_lowercase().replace([' ', '_', '-'], "");
+        Some(match word.as_str() {
+            "off" | "none" | "disabled" | "false" => Self::Off,
+            "minimal" | "min" => Self::Minimal,
+            "low" | "on" | "true" => Self::Low,
+            "medium" | "med" | "adaptive" => Self::Medium,
+            "high" | "highest" => Self::High,
+            "xhigh" | "extrahigh" => Self::XHigh,
+            "max" | "ultra" => Self::Max,
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for Thinking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// One call of a model.
@@ -81,7 +131,8 @@ pub enum Delta {
     },
     Text(String),
     Thinking(String),
-    /// Seals the thinking so far.
+    /// Seals the thinking since the last seal. Opaque, names its provider and model inside; kept with the thinking and given
+    /// back as it is, it returns to the model that made it and to no other. May come without any thinking text.
     Signature(String),
     /// `index` tells calls of one answer apart.
     ToolCall {
