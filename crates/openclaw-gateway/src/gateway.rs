@@ -39,6 +39,7 @@ use crate::{
     rpc::{Registry, write_limit::WriteLimit},
     runs::Runs,
     runtime::Runtime,
+    sessions::Sessions,
     setup::Outcomes,
     store::Store,
     tls::Tls,
@@ -72,6 +73,7 @@ pub struct Gateway {
     pub approvals: Approvals,
     /// Answers of the agent, under way and to come.
     pub runs: Runs,
+    pub sessions: Sessions,
     pub store: Store,
     pub registry: Registry,
     pub admission: Arc<Admission>,
@@ -82,6 +84,8 @@ pub struct Gateway {
     pub arrivals: Arrivals,
     /// From accept to an authenticated WebSocket.
     pub handshake_timeout: Duration,
+    /// What the HTTP API remembers between requests.
+    pub http: crate::http::api::State,
     /// The TLS side of the TCP listeners; `None` while they speak plain HTTP. Settled at start.
     pub tls: Option<Arc<Tls>>,
     /// Counts the reloads; tells those who act upon settings.
@@ -113,6 +117,7 @@ pub struct Parts {
     pub store: Store,
     pub pairing: DeviceRegistry,
     pub nodes: Nodes,
+    pub sessions: Sessions,
     pub per_client_sockets: usize,
     pub handshake_timeout: Duration,
     pub tls: Option<Arc<Tls>>,
@@ -140,6 +145,7 @@ impl Gateway {
             nodes: parts.nodes,
             approvals: Approvals::default(),
             runs: Runs::default(),
+            sessions: parts.sessions,
             store: parts.store,
             registry,
             admission: Admission::new(parts.per_client_sockets),
@@ -147,6 +153,7 @@ impl Gateway {
             outcomes: Outcomes::default(),
             arrivals: Arrivals::default(),
             handshake_timeout: parts.handshake_timeout,
+            http: crate::http::api::State::default(),
             tls: parts.tls,
             reloads: tokio::sync::watch::Sender::new(0),
             cancel: CancellationToken::new(),
@@ -272,6 +279,7 @@ impl Gateway {
     pub fn disconnected(self: &Arc<Self>, connection: &Arc<Connection>) {
         let now = now_ms();
         self.hub.remove(connection.number);
+        self.sessions.subscriptions().forget(connection.number);
         self.presence.disconnected(&self.hub, connection, now);
         if let Some(device) = &connection.device {
             self.pairing.touch(now, device, connection.role, Seen::Disconnect);

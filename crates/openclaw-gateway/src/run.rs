@@ -38,6 +38,7 @@ use crate::{
     pairing::DeviceRegistry,
     ports, reload,
     runtime::Runtime,
+    sessions::Sessions,
     store::Store,
     tls::{self, Tls},
 };
@@ -161,6 +162,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     let store = Store::open(&paths.state_db()).map_err(|error| failed(&error))?;
     let pairing = DeviceRegistry::load(store.clone()).map_err(|error| failed(&error))?;
     let nodes = Nodes::load(&store).map_err(|error| failed(&error))?;
+    let sessions = Sessions::load(&store).map_err(|error| failed(&error))?;
     let identity = identity::load_or_create(paths).map_err(|error| failed(&error))?;
     let tls = open_tls(settings, paths)?;
     let port = settings.port.value;
@@ -177,6 +179,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         store,
         pairing,
         nodes,
+        sessions,
         per_client_sockets: sockets.unwrap_or(limits::PREAUTH_SOCKETS_PER_CLIENT),
         handshake_timeout: settings.handshake_timeout.unwrap_or(limits::HANDSHAKE_TIMEOUT),
         tls,

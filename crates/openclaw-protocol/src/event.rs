@@ -57,6 +57,11 @@ pub const EXEC_APPROVAL_REQUESTED: Event = event("exec.approval.requested", Gate
 /// As [`EXEC_APPROVAL_REQUESTED`], and to whoever asked.
 pub const EXEC_APPROVAL_RESOLVED: Event = event("exec.approval.resolved", Gate::Operators(Scope::Approvals), true);
 
+/// Only to connections that follow the list of conversations, or this one.
+pub const SESSION_MESSAGE: Event = event("session.message", Gate::Operators(Scope::Read), false);
+/// As [`SESSION_MESSAGE`].
+pub const SESSIONS_CHANGED: Event = event("sessions.changed", Gate::Operators(Scope::Read), true);
+
 /// Point-to-point events to one node.
 pub const NODE_INVOKE_REQUEST: &str = "node.invoke.request";
 pub const NODE_INVOKE_CANCEL: &str = "node.invoke.cancel";
@@ -83,6 +88,8 @@ pub const BROADCAST: &[Event] = &[
     VOICEWAKE_ROUTING_CHANGED,
     EXEC_APPROVAL_REQUESTED,
     EXEC_APPROVAL_RESOLVED,
+    SESSION_MESSAGE,
+    SESSIONS_CHANGED,
 ];
 
 /// Names for `hello-ok.features.events`.

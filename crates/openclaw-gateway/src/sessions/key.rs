@@ -2,12 +2,29 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// Longest key, as `chat.send` takes it.
 pub const MAX_KEY_CHARS: usize = 512;
 
 /// The canonical name of a conversation: `agent:<agent>:<rest>`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct SessionKey(Box<str>);
+
+impl From<SessionKey> for String {
+    fn from(key: SessionKey) -> Self {
+        key.0.into()
+    }
+}
+
+impl TryFrom<String> for SessionKey {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::stored(text.clone()).ok_or_else(|| format!("{text:?} is not a session key"))
+    }
+}
 
 /// Why a text is no session key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -10,7 +10,9 @@
 mod bootstrap;
 pub(crate) mod devices;
 pub(crate) mod nodes;
+mod reader;
 mod schema;
+pub(crate) mod sessions;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -29,8 +31,12 @@ use thiserror::Error;
 use crate::{
     nodes::{registry::Remembered, surface::NodeChange},
     pairing::{DeviceChange, DevicePairing, token::Seen},
+    sessions::Record,
 };
 
+pub use reader::Reader;
+pub(crate) use sessions::int;
+pub use sessions::{MessageRow, SessionChange, Spent};
 pub use writer::{Receipt, Slot, Store};
 
 /// One change of what is remembered.
@@ -38,6 +44,7 @@ pub use writer::{Receipt, Slot, Store};
 pub enum Change {
     Device(DeviceChange),
     Node(NodeChange),
+    Session(SessionChange),
 }
 
 impl From<DeviceChange> for Change {
@@ -52,11 +59,18 @@ impl From<NodeChange> for Change {
     }
 }
 
+impl From<SessionChange> for Change {
+    fn from(change: SessionChange) -> Self {
+        Self::Session(change)
+    }
+}
+
 impl Change {
     fn apply(&self, connection: &Connection) -> rusqlite::Result<()> {
         match self {
             Self::Device(change) => devices::apply(connection, change),
             Self::Node(change) => nodes::apply(connection, change),
+            Self::Session(change) => sessions::apply(connection, change),
         }
     }
 }
@@ -139,5 +153,13 @@ impl Store {
     /// When a row cannot be read or understood.
     pub fn load_nodes(&self) -> Result<Remembered, StoreError> {
         self.read_blocking(nodes::load)
+    }
+
+    /// What is known of every conversation; as [`Store::load_devices`].
+    ///
+    /// # Errors
+    /// When a row cannot be read or understood.
+    pub fn load_sessions(&self) -> Result<Vec<Record>, StoreError> {
+        self.read_blocking(sessions::load)
     }
 }

@@ -1,0 +1,287 @@
+//! What is kept in memory of a conversation: small, and all that lists and decisions need. What was said is on disk.
+
+use openclaw_channels::message::{Address, ChatKind};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::SessionKey;
+
+/// Names one stretch of a conversation: a reset starts a new one under the same key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SessionId(Box<str>);
+
+impl SessionId {
+    pub fn random() -> Self {
+        Self(uuid::Uuid::new_v4().to_string().into())
+    }
+
+    /// An id that was given out before.
+    pub fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for SessionId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// See the module documentation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    pub key: SessionKey,
+    pub session_id: SessionId,
+    /// New with every stretch; `expectedLifecycleRevision` guards against acting on another one.
+    pub revision: Box<str>,
+    pub created_ms: i64,
+    /// Start of this stretch.
+    pub started_ms: i64,
+    /// Last change of any kind.
+    pub updated_ms: i64,
+    /// Last message of a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interacted_ms: Option<i64>,
+    /// Last answer; unread while later than `read_ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered_ms: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_ms: Option<i64>,
+    /// Number of the last message of this stretch; 0 before the first.
+    pub last_seq: u64,
+    /// First message the model still sees; grows with each compaction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compaction: Option<Compaction>,
+    #[serde(default)]
+    pub compactions: u32,
+    #[serde(default, skip_serializing_if = "Settings::is_empty")]
+    pub settings: Box<Settings>,
+    #[serde(default)]
+    pub totals: Totals,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_run: Option<LastRun>,
+    /// Where the conversation takes place, when that is a channel: replies of the agent's own accord go there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Box<Place>>,
+    /// From the first message of a person, at most [`super::text::TITLE_CHARS`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<Box<str>>,
+    /// Beginning of the last message, at most [`super::text::PREVIEW_CHARS`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_message: Option<Box<str>>,
+}
+
+/// Where a summary stands for what came before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Compaction {
+    /// The row that holds the summary.
+    pub summary_seq: u64,
+    /// First row that is still given to the model as it was said.
+    pub kept_from: u64,
+}
+
+/// A chat of a channel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Place {
+    pub address: Address,
+    pub kind: ChatKind,
+    /// Name of the group or of the person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+}
+
+/// What an owner chose for one conversation. The names are those of `sessions.patch`; absent means the agent's default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Settings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub icon: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub color: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub category: Option<String>,
+    /// `provider/model`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context_window: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thinking_level: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fast_mode: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_overrides: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verbose_level: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_level: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_level: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_usage: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elevated_level: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exec_host: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exec_security: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exec_ask: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exec_node: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub permission_mode: Option<String>,
+    /// `allow` or `deny`: whether replies go out to the channel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub send_policy: Option<String>,
+    /// `mention` or `always`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group_activation: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub board_face: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<StatusNote>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pinned_ms: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archived_ms: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub marked_unread_ms: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<SessionKey>,
+    /// The conversation whose agent started this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spawned_by: Option<SessionKey>,
+    /// `operator`, `channel`, `http`, `agent`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_via: Option<String>,
+}
+
+impl Settings {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A line an agent or a person hangs on a conversation for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatusNote {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention: Option<String>,
+    pub set_ms: i64,
+    pub expires_ms: i64,
+}
+
+/// What a conversation has used up, and how full its context is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Totals {
+    /// Of the last run.
+    pub input: u64,
+    pub output: u64,
+    pub cache_read: u64,
+    pub cache_write: u64,
+    /// Tokens of the last prompt: how much of the context window is in use. `None` when not known, as after a compaction.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context: Option<u64>,
+    /// US dollars since the stretch began, where prices are known.
+    pub cost: f64,
+}
+
+/// The last run of a conversation, also after a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastRun {
+    pub run_id: Box<str>,
+    pub status: RunStatus,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_ms: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_ms: Option<i64>,
+    /// Which model answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<Box<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<Box<str>>,
+}
+
+/// Values of `status` in a row of `sessions.list`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunStatus {
+    Running,
+    Done,
+    Failed,
+    Killed,
+    Timeout,
+}
+
+impl Record {
+    /// A conversation that begins now.
+    pub fn begin(key: SessionKey, now_ms: i64) -> Self {
+        Self {
+            key,
+            session_id: SessionId::random(),
+            revision: fresh(),
+            created_ms: now_ms,
+            started_ms: now_ms,
+            updated_ms: now_ms,
+            interacted_ms: None,
+            answered_ms: None,
+            read_ms: None,
+            last_seq: 0,
+            compaction: None,
+            compactions: 0,
+            settings: Box::default(),
+            totals: Totals::default(),
+            last_run: None,
+            place: None,
+            title: None,
+            last_message: None,
+        }
+    }
+
+    /// Begins a new stretch; what the owner chose stays, what was said is left behind.
+    pub fn restart(&mut self, now_ms: i64) {
+        let old = self.clone();
+        *self = Self::begin(old.key, now_ms);
+        self.created_ms = old.created_ms;
+        self.settings = old.settings;
+        self.settings.marked_unread_ms = None;
+        self.place = old.place;
+    }
+
+    /// True for the agent's main conversation.
+    pub fn is_main(&self, main_key: &str) -> bool {
+        self.key.rest() == main_key
+    }
+
+    /// There is an answer nobody has looked at, or somebody marked it so.
+    pub fn unread(&self) -> bool {
+        self.settings.marked_unread_ms.is_some() || self.answered_ms > self.read_ms
+    }
+
+    /// The later of the last question and the last answer.
+    pub fn active_ms(&self) -> Option<i64> {
+        self.interacted_ms.max(self.answered_ms)
+    }
+}
+
+pub(super) fn fresh() -> Box<str> {
+    uuid::Uuid::new_v4().to_string().into()
+}
