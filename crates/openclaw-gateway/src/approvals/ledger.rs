@@ -27,13 +27,27 @@ pub struct Viewer<'a> {
     pub admin: bool,
     pub device: Option<&'a DeviceId>,
     pub connection: u64,
+    /// A run of the agent that comes back to what it asked.
+    pub run: Option<&'a str>,
+}
+
+impl Viewer<'static> {
+    /// Somebody who may answer everything, and is no connection: an approver in a chat, named by the owner's config.
+    pub const APPROVER: Self = Self { admin: true, device: None, connection: 0, run: None };
 }
 
 /// Whoever asked; only he may redeem.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asker {
-    pub device: Option<DeviceId>,
-    pub connection: u64,
+pub enum Asker {
+    Client {
+        device: Option<DeviceId>,
+        connection: u64,
+    },
+    /// A run of the agent. Who started it may see and answer its questions, too.
+    Run {
+        id: String,
+        reviewer: Option<DeviceId>,
+    },
 }
 
 /// How an approval ended.
@@ -48,6 +62,8 @@ pub enum How {
     TimedOut,
     /// Nobody was there who could have answered.
     NoRoute,
+    /// The run that asked was ended.
+    Aborted,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +76,7 @@ impl Ended {
     pub fn decision(&self) -> Option<Decision> {
         match &self.how {
             How::Decided { decision, .. } => Some(*decision),
-            How::TimedOut | How::NoRoute => None,
+            How::TimedOut | How::NoRoute | How::Aborted => None,
         }
     }
 
@@ -70,6 +86,7 @@ impl Ended {
             How::Decided { .. } => "user",
             How::TimedOut => "timeout",
             How::NoRoute => "no-route",
+            How::Aborted => "run-aborted",
         }
     }
 }
@@ -93,15 +110,19 @@ impl Record {
         self.ended.as_ref()
     }
 
-    /// Admins see everything; others what their own device asked, or their own connection when it has no device.
+    /// Admins see everything; others what their own device asked, or their own connection when it has no device, and what
+    /// the agent asks for them.
     pub fn is_visible_to(&self, viewer: &Viewer<'_>) -> bool {
-        viewer.admin || self.belongs_to(viewer)
+        let reviews = |reviewer: &DeviceId| viewer.device == Some(reviewer);
+        let asked_for = matches!(&self.asker, Asker::Run { reviewer: Some(reviewer), .. } if reviews(reviewer));
+        viewer.admin || asked_for || self.belongs_to(viewer)
     }
 
     fn belongs_to(&self, viewer: &Viewer<'_>) -> bool {
-        match &self.asker.device {
-            Some(device) => viewer.device == Some(device),
-            None => self.asker.connection == viewer.connection,
+        match &self.asker {
+            Asker::Client { device: Some(device), .. } => viewer.device == Some(device),
+            Asker::Client { device: None, connection } => viewer.run.is_none() && viewer.connection == *connection,
+            Asker::Run { id, .. } => viewer.run == Some(id),
         }
     }
 }
@@ -248,9 +269,11 @@ impl Ledger {
             return Err(Refused::TakenId);
         }
         let pending = || self.records.values().filter(|record| record.ended.is_none());
-        let same = |record: &&Record| match &asker.device {
-            Some(device) => record.asker.device.as_ref() == Some(device),
-            None => record.asker == asker,
+        let same = |record: &&Record| match (&asker, &record.asker) {
+            (Asker::Client { device: Some(device), .. }, Asker::Client { device: other, .. }) => {
+                other.as_ref() == Some(device)
+            }
+            (asker, other) => other == asker,
         };
         if pending().count() >= MAX_PENDING || pending().filter(same).count() >= MAX_PENDING_PER_ASKER {
             return Err(Refused::Full);
@@ -338,8 +361,17 @@ impl Ledger {
 
     /// Ends a pending approval because nobody is there to decide it. False when it is not pending any more.
     pub fn give_up(&mut self, now: i64, id: &str) -> bool {
+        self.end(now, id, How::NoRoute)
+    }
+
+    /// Ends a pending approval because the run that asked is over. False when it is not pending any more.
+    pub fn abort(&mut self, now: i64, id: &str) -> bool {
+        self.end(now, id, How::Aborted)
+    }
+
+    fn end(&mut self, now: i64, id: &str, how: How) -> bool {
         let Some(record) = self.records.get_mut(id).filter(|record| record.ended.is_none()) else { return false };
-        record.ended = Some(Ended { how: How::NoRoute, at_ms: now });
+        record.ended = Some(Ended { how, at_ms: now });
         record.redeem_until_ms = now.saturating_add(REDEEM_MS);
         self.endings += 1;
         true
@@ -369,7 +401,7 @@ impl Ledger {
             return Err(Refused::OtherNode);
         }
         if !record.belongs_to(viewer) {
-            let device = record.asker.device.is_some();
+            let device = matches!(record.asker, Asker::Client { device: Some(_), .. });
             return Err(if device { Refused::OtherDevice } else { Refused::OtherClient });
         }
         matches_binding(&record.request, claim)?;
@@ -446,7 +478,7 @@ mod tests {
     use super::*;
     use crate::approvals::prepare::prepare;
 
-    const ADMIN: Viewer<'_> = Viewer { admin: true, device: None, connection: 99 };
+    const ADMIN: Viewer<'_> = Viewer { admin: true, device: None, connection: 99, run: None };
 
     fn request(change: impl FnOnce(&mut Value)) -> ApprovalRequest {
         let mut params = json!({"host": "node", "nodeId": "n1", "systemRunPlan": {"argv": ["rm", "x"], "cwd": "/w",
@@ -460,7 +492,7 @@ mod tests {
     }
 
     fn asker(device: Option<DeviceId>) -> Asker {
-        Asker { device, connection: 1 }
+        Asker::Client { device, connection: 1 }
     }
 
     fn resolver() -> ApprovalResolver {
@@ -487,7 +519,7 @@ mod tests {
         Claim { node_id: "n1".into(), argv, cwd: Some("/w".into()), may_approve: true, ..Claim::default() }
     }
 
-    const ASKER: Viewer<'_> = Viewer { admin: false, device: None, connection: 1 };
+    const ASKER: Viewer<'_> = Viewer { admin: false, device: None, connection: 1, run: None };
 
     #[test]
     fn leave_for_one_run_is_used_once() {
@@ -579,7 +611,7 @@ mod tests {
         check(Err(Refused::OtherCommand), &ASKER, &|c| c.session_key = Some("other".into()));
         check(Err(Refused::EnvNotBound), &ASKER, &|c| c.env_hash = Some("aa".into()));
         check(Err(Refused::OtherNode), &ASKER, &|c| c.node_id = "n2".into());
-        let other = Viewer { admin: false, device: None, connection: 2 };
+        let other = Viewer { admin: false, device: None, connection: 2, run: None };
         check(Err(Refused::OtherClient), &other, &|_| ());
         check(Err(Refused::OtherClient), &ADMIN, &|_| ());
         let mut ledger = Ledger::default();
@@ -605,7 +637,7 @@ mod tests {
             ledger.pending(5, viewer).into_iter().map(|record| record.id).collect()
         };
         assert_eq!(ids(&mut ledger, &ADMIN), ["mine", "others", "loose"]);
-        let me = Viewer { admin: false, device: Some(&mine), connection: 7 };
+        let me = Viewer { admin: false, device: Some(&mine), connection: 7, run: None };
         assert_eq!(ids(&mut ledger, &me), ["mine"]);
         assert_eq!(ids(&mut ledger, &ASKER), ["loose"]);
         let decided = ledger.decide(6, "others", &me, Decision::AllowOnce, None, resolver());

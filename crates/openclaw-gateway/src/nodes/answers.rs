@@ -1,7 +1,7 @@
 //! What `node.invoke` answered lately, by idempotency key: asking again with the same key gives the same answer instead
 //! of running the command again, also while the first one still runs.
 //!
-//! Keys belong to their caller. In memory only: after a restart a repeated key runs again.
+//! Keys belong to their caller: a device, an address, a run of the agent. In memory only: after a restart a repeated key runs again.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,7 +12,7 @@ use std::{
 use openclaw_protocol::{DeviceId, ErrorShape};
 use tokio::{sync::oneshot, time::Instant};
 
-use crate::{auth::evidence::ClientKey, hub::Connection, rpc::registry::Answer};
+use crate::{auth::evidence::ClientKey, hub::Connection, rpc::registry::Answer, runs::RunId};
 
 /// How long and how many answers are remembered (methods notes, conventions).
 const TTL: Duration = Duration::from_secs(5 * 60);
@@ -25,14 +25,26 @@ pub const MAX_KEY_BYTES: usize = 256;
 
 /// Whose key it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Caller {
+pub enum Owner {
     Device(DeviceId),
     Address(ClientKey),
+    /// A run of the agent.
+    Run(RunId),
+}
+
+impl Owner {
+    /// Of the keys that come through a connection.
+    pub fn of(caller: &Connection) -> Self {
+        match &caller.device {
+            Some(device) => Self::Device(device.clone()),
+            None => Self::Address(caller.key.clone()),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
-    caller: Caller,
+    owner: Owner,
     text: String,
 }
 
@@ -91,12 +103,8 @@ impl Answers {
     ///
     /// # Errors
     /// `INVALID_REQUEST` when the key was used for another node or command.
-    pub fn begin(&self, caller: &Connection, key: &str, node: &str, command: &str) -> Result<Begin<'_>, ErrorShape> {
-        let owner = match &caller.device {
-            Some(device) => Caller::Device(device.clone()),
-            None => Caller::Address(caller.key.clone()),
-        };
-        let key = Key { caller: owner, text: key.to_owned() };
+    pub fn begin(&self, owner: Owner, key: &str, node: &str, command: &str) -> Result<Begin<'_>, ErrorShape> {
+        let key = Key { owner, text: key.to_owned() };
         let about = About { node: node.to_owned(), command: command.to_owned() };
         let mut table = self.lock();
         table.expire(Instant::now());

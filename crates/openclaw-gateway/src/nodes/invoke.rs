@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openclaw_protocol::{
-    DeviceId, ErrorShape, Scope,
+    DeviceId, ErrorShape, Scope, ScopeSet,
     error::{Machine, Remediation},
     limits::MAX_BUFFERED_BYTES,
     method::node::{InvokeProgressParams, InvokeResultParams, NodeError, NodeInvokeParams, Receipt},
@@ -15,16 +15,20 @@ use serde_json::{
     Map, Value, json,
     value::{RawValue, to_raw_value},
 };
-use tokio::time::Instant;
+use tokio::{sync::mpsc, time::Instant};
 
 use super::{
-    answers::{Begin, MAX_KEY_BYTES},
-    live::{NoAnswer, Question},
+    answers::{Begin, MAX_KEY_BYTES, Owner},
+    live::{NoAnswer, Piece, Question},
     policy::{self, Lists, scope_to_invoke},
     registry::Nodes,
     sent::{Sent, params_to_send, redeem},
 };
-use crate::{approvals::Approvals, hub::Connection, rpc::registry::Answer};
+use crate::{
+    approvals::{self, Approvals, ledger::Viewer},
+    hub::Connection,
+    rpc::registry::Answer,
+};
 
 /// Deadline when the caller names none (pairing and node notes, section 6).
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -50,6 +54,21 @@ struct Invoked<'a> {
     payload_json: Option<&'a str>,
 }
 
+/// On whose behalf a node is asked, and what he may.
+#[derive(Clone, Debug)]
+pub(super) struct By<'a> {
+    pub scopes: ScopeSet,
+    /// Whose idempotency keys.
+    pub owner: Owner,
+    pub viewer: Viewer<'a>,
+}
+
+impl<'a> By<'a> {
+    pub fn connection(caller: &'a Connection) -> Self {
+        Self { scopes: caller.scopes, owner: Owner::of(caller), viewer: approvals::viewer(caller) }
+    }
+}
+
 /// An error, and whether the node had been asked by then.
 struct Failed {
     error: ErrorShape,
@@ -72,6 +91,18 @@ impl Nodes {
         approvals: &Approvals,
         params: NodeInvokeParams,
     ) -> Answer {
+        self.invoke_by(&By::connection(caller), lists, approvals, params, None).await
+    }
+
+    /// As [`Nodes::invoke`], for anybody. `progress` gets the output of commands that stream.
+    pub(super) async fn invoke_by(
+        &self,
+        by: &By<'_>,
+        lists: Lists<'_>,
+        approvals: &Approvals,
+        params: NodeInvokeParams,
+        progress: Option<&mpsc::Sender<Piece>>,
+    ) -> Answer {
         let started = Instant::now();
         let (node_id, command) = (params.node_id.trim(), params.command.trim());
         if node_id.is_empty() || command.is_empty() {
@@ -83,16 +114,17 @@ impl Nodes {
             return Err(ErrorShape::invalid(format!("invalid node.invoke params: {problem}")));
         }
         let scope = scope_to_invoke(command);
-        if !caller.scopes.grants(scope) {
+        if !by.scopes.grants(scope) {
             return Err(ErrorShape::missing_scope(scope));
         }
         if command.starts_with("system.execApprovals.") {
             let words = "node.invoke does not allow system.execApprovals.*; use exec.approvals.node.*";
             return Err(ErrorShape::invalid(words).with_details(json!({"command": command})));
         }
-        let may_approve = caller.scopes.grants(Scope::Approvals);
-        let sent = params_to_send(node_id, command, params.params.as_deref(), may_approve)?;
-        let ticket = match self.answers.begin(caller, key, node_id, command)? {
+        // A run asks through the gateway itself, which may.
+        let may_approve = by.viewer.run.is_some() || by.scopes.grants(Scope::Approvals);
+        let sent = params_to_send(node_id, command, params.params.as_deref(), may_approve, progress.is_some())?;
+        let ticket = match self.answers.begin(by.owner.clone(), key, node_id, command)? {
             Begin::First(ticket) => ticket,
             Begin::Done(answer) => return answer,
             Begin::Wait(answer) => {
@@ -110,8 +142,9 @@ impl Nodes {
             idempotency_key: key,
             session_key: params.session_key.as_deref(),
             deadline: started + timeout,
+            progress,
         };
-        match self.dispatch(caller, lists, approvals, node_id, question, &sent).await {
+        match self.dispatch(by, lists, approvals, node_id, question, &sent).await {
             Ok(answer) => ticket.finish(Ok(answer), true),
             Err(Failed { error, dispatched }) => ticket.finish(Err(error), dispatched),
         }
@@ -119,7 +152,7 @@ impl Nodes {
 
     async fn dispatch(
         &self,
-        caller: &Connection,
+        by: &By<'_>,
         lists: Lists<'_>,
         approvals: &Approvals,
         node_id: &str,
@@ -139,7 +172,7 @@ impl Nodes {
             match verdict {
                 Some(Ok(())) => {}
                 Some(Err(denial)) => return Err(Failed::before(denial.into_error(question.command))),
-                None => return Err(Failed::before(self.not_approved(caller, &id))),
+                None => return Err(Failed::before(self.not_approved(by.scopes, &id))),
             }
             // Leave for one run is used up only now, when nothing but the node itself can still refuse; and once, however
             // often the node has to be asked.
@@ -147,9 +180,9 @@ impl Nodes {
                 Sent::Nothing => None,
                 Sent::Untouched(raw) => Some(raw.get()),
                 Sent::Rebuilt(text) => Some(text.as_str()),
-                Sent::Claimed(kept, claimed) if redeemed.is_none() => {
-                    Some(redeemed.insert(redeem(approvals, caller, kept, claimed).map_err(Failed::before)?).as_str())
-                }
+                Sent::Claimed(kept, claimed) if redeemed.is_none() => Some(
+                    redeemed.insert(redeem(approvals, &by.viewer, kept, claimed).map_err(Failed::before)?).as_str(),
+                ),
                 Sent::Claimed(..) => redeemed.as_deref(),
             };
             let question = Question { params, ..question };
@@ -190,9 +223,10 @@ impl Nodes {
         let key = uuid::Uuid::new_v4().to_string();
         let sent = Sent::Rebuilt(params.to_string());
         let deadline = Instant::now() + DEFAULT_TIMEOUT;
-        let question = Question { command, params: None, idempotency_key: &key, session_key: None, deadline };
+        let question =
+            Question { command, params: None, idempotency_key: &key, session_key: None, deadline, progress: None };
         let none = Approvals::default();
-        let answer = self.dispatch(caller, lists, &none, node_id, question, &sent).await;
+        let answer = self.dispatch(&By::connection(caller), lists, &none, node_id, question, &sent).await;
         let answer =
             answer.map_err(|Failed { error, .. }| match error.details.as_ref().and_then(|d| d.get("reason")) {
                 Some(Value::String(reason)) => {
@@ -220,9 +254,9 @@ impl Nodes {
     }
 
     /// The reference's words; what to do about it goes to those who may do it.
-    fn not_approved(&self, caller: &Connection, node: &DeviceId) -> ErrorShape {
+    fn not_approved(&self, scopes: ScopeSet, node: &DeviceId) -> ErrorShape {
         let error = pairing_changed("invocation");
-        if !caller.scopes.grants(Scope::Pairing) {
+        if !scopes.grants(Scope::Pairing) {
             return error;
         }
         let request = self.read(|remembered| Some(remembered.surfaces.get(node)?.pending.as_ref()?.id.clone()));
@@ -239,9 +273,9 @@ impl Nodes {
         Receipt { ok: true, ignored: !taken }
     }
 
-    /// `node.invoke.progress`: noted, so that the call is not repeated. Raw callers of `node.invoke` get no stream.
-    pub fn progressed(&self, caller: &Connection, progress: &InvokeProgressParams) -> Receipt {
-        let taken = self.live_of(caller).is_some_and(|live| live.progress(&progress.node_id, &progress.invoke_id));
+    /// `node.invoke.progress`: noted, so that the call is not repeated, and passed to whoever listens, in order.
+    pub fn progressed(&self, caller: &Connection, progress: InvokeProgressParams) -> Receipt {
+        let taken = self.live_of(caller).is_some_and(|live| live.progress(progress));
         Receipt { ok: true, ignored: !taken }
     }
 }

@@ -1,7 +1,7 @@
 //! A connected node: what it declared, what it was asked, what it reports. It lasts as long as its connection.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -10,10 +10,13 @@ use openclaw_protocol::{
     event::{NODE_INVOKE_CANCEL, NODE_INVOKE_REQUEST},
     frame::{EventHead, event_tail},
     limits::MAX_BUFFERED_BYTES,
-    method::node::{HostStats, InvokeCancel, InvokeResultParams, NodePluginTool, NodeSkill},
+    method::node::{HostStats, InvokeCancel, InvokeProgressParams, InvokeResultParams, NodePluginTool, NodeSkill},
 };
 use serde::Serialize;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use uuid::Uuid;
 
 use super::{policy::Platform, surface::Surface};
@@ -23,6 +26,17 @@ use crate::hub::Connection;
 const MAX_CALLS: usize = 1024;
 /// Left free in the node's queue beside a call, so that the call itself never closes a healthy connection.
 const QUEUE_RESERVE_BYTES: usize = 64 * 1024;
+
+/// Pieces of progress kept until those before them are here (release 2026.9.6).
+const MAX_EARLY_PIECES: usize = 64;
+
+/// A piece of a command's output, while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    pub text: String,
+    /// From the program's error stream. Only nodes of this program tell the two apart.
+    pub stderr: bool,
+}
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -46,6 +60,34 @@ struct Calls {
 struct Waiting {
     answer: oneshot::Sender<Answered>,
     progressed: bool,
+    listener: Option<Listener>,
+}
+
+/// Somebody who wants output as it comes, in order.
+#[derive(Debug)]
+struct Listener {
+    pieces: mpsc::Sender<Piece>,
+    next: u64,
+    early: BTreeMap<u64, Piece>,
+}
+
+impl Listener {
+    /// False for a piece that was here before or is too early to be kept.
+    fn hear(&mut self, seq: u64, piece: Piece) -> bool {
+        if seq < self.next || self.early.contains_key(&seq) {
+            return false;
+        }
+        if seq > self.next && self.early.len() >= MAX_EARLY_PIECES {
+            return false;
+        }
+        self.early.insert(seq, piece);
+        while let Some(piece) = self.early.remove(&self.next) {
+            self.next += 1;
+            // A listener that does not keep up, or has left, misses it: the result says everything.
+            let _ = self.pieces.try_send(piece);
+        }
+        true
+    }
 }
 
 /// What a node answered.
@@ -94,6 +136,8 @@ pub struct Question<'a> {
     pub idempotency_key: &'a str,
     pub session_key: Option<&'a str>,
     pub deadline: Instant,
+    /// Gets output as it comes. A full queue loses pieces, and never holds the node back.
+    pub progress: Option<&'a mpsc::Sender<Piece>>,
 }
 
 #[derive(Serialize)]
@@ -151,7 +195,9 @@ impl LiveNode {
             if full || calls.waiting.len() >= MAX_CALLS {
                 return Err(NoAnswer::Busy);
             }
-            calls.waiting.insert(id, Waiting { answer, progressed: false });
+            let listener =
+                question.progress.map(|pieces| Listener { pieces: pieces.clone(), next: 0, early: BTreeMap::new() });
+            calls.waiting.insert(id, Waiting { answer, progressed: false, listener });
         }
         outbound.push(frame);
         let _asked = Asked { node: self, id };
@@ -168,21 +214,20 @@ impl LiveNode {
             return false;
         }
         let Ok(id) = Uuid::try_parse(&result.id) else { return false };
-        let Some(Waiting { answer, progressed }) = self.calls().waiting.remove(&id) else { return false };
+        let Some(Waiting { answer, progressed, .. }) = self.calls().waiting.remove(&id) else { return false };
         answer.send(Answered { result, progressed }).is_ok()
     }
 
-    /// The node reports progress. False as in [`LiveNode::answer`].
-    pub fn progress(&self, node_id: &str, id: &str) -> bool {
-        let Ok(id) = Uuid::try_parse(id) else { return false };
+    /// The node reports progress. False as in [`LiveNode::answer`], and when nobody listens.
+    pub fn progress(&self, progress: InvokeProgressParams) -> bool {
+        let Ok(id) = Uuid::try_parse(&progress.invoke_id) else { return false };
         let mut calls = self.calls();
-        match calls.waiting.get_mut(&id).filter(|_| node_id == self.id.as_str()) {
-            Some(waiting) => {
-                waiting.progressed = true;
-                true
-            }
-            None => false,
-        }
+        let Some(waiting) = calls.waiting.get_mut(&id).filter(|_| progress.node_id == self.id.as_str()) else {
+            return false;
+        };
+        waiting.progressed = true;
+        let piece = Piece { text: progress.chunk, stderr: progress.stderr };
+        waiting.listener.as_mut().is_some_and(|listener| listener.hear(progress.seq, piece))
     }
 
     /// Calls under way.

@@ -39,6 +39,8 @@ use crate::{
     rpc::{Registry, registry::Call},
 };
 
+/// One piece of progress (release 2026.9.6).
+const MAX_CHUNK_BYTES: usize = 16_384;
 /// Ids in one `node.pending.ack`.
 const MAX_ACKS: usize = 256;
 
@@ -93,9 +95,11 @@ fn operators(registry: &mut Registry) {
             let display_name = settle(&call.gateway, changed, ErrorShape::from)?;
             Ok(NodeRenamed { node_id: params.node_id, display_name })
         })
-        .on::<NodeList>(|call, _| Ok(Nodes { ts: now_ms(), nodes: list(call) }))
+        .on::<NodeList>(|call, _| {
+            Ok(Nodes { ts: now_ms(), nodes: list(&call.gateway, call.caller.scopes.grants(Scope::Pairing)) })
+        })
         .on::<NodeDescribe>(|call, params| {
-            let mut nodes = list(call).into_iter();
+            let mut nodes = list(&call.gateway, call.caller.scopes.grants(Scope::Pairing)).into_iter();
             let node = nodes.find(|node| node.node_id == params.node_id).ok_or(SurfaceError::UnknownNode)?;
             Ok(NodeDescription { ts: now_ms(), node })
         })
@@ -110,7 +114,12 @@ fn operators(registry: &mut Registry) {
 fn nodes(registry: &mut Registry) {
     registry
         .on::<NodeInvokeResult>(|call, params| Ok(call.gateway.nodes.answered(&call.caller, params)))
-        .on::<NodeInvokeProgress>(|call, params| Ok(call.gateway.nodes.progressed(&call.caller, &params)))
+        .on::<NodeInvokeProgress>(|call, params| {
+            if params.chunk.len() > MAX_CHUNK_BYTES {
+                return Err(ErrorShape::invalid("progress chunk too large"));
+            }
+            Ok(call.gateway.nodes.progressed(&call.caller, params))
+        })
         .on::<NodeEvent>(event)
         .on::<NodeRunnerInventoryUpdate>(|call, _| {
             let node = this_node(call)?;
@@ -209,11 +218,9 @@ async fn remove(call: &Call, node_id: String) -> Result<NodeParams, ErrorShape> 
 }
 
 /// Every node that is paired or here, by name.
-fn list(call: &Call) -> Vec<Node> {
-    let gateway = &call.gateway;
+pub(super) fn list(gateway: &Gateway, sees_pending: bool) -> Vec<Node> {
     let runtime = gateway.runtime.load_full();
     let lists = Lists { allow: &runtime.node_allow, deny: &runtime.node_deny };
-    let sees_pending = call.caller.scopes.grants(Scope::Pairing);
     let devices: BTreeMap<DeviceId, DeviceFacts> = gateway.pairing.read(|state| {
         let (_, paired) = state.list(now_ms());
         paired.into_iter().filter_map(|device| Some((device.id.clone(), DeviceFacts::of(device)?))).collect()

@@ -6,9 +6,10 @@
 //!
 //! [`surface`], [`policy`], [`legacy`] and [`work`] are pure. [`registry`] keeps what is remembered in step with the
 //! store and knows which nodes are here ([`live`]); [`invoke`] and [`answers`] carry commands to them; [`methods`] is
-//! the RPC side.
+//! the RPC side, [`for_run`] that of the agent.
 
 pub mod answers;
+pub mod for_run;
 pub mod invoke;
 pub mod legacy;
 pub mod live;
@@ -33,6 +34,7 @@ use openclaw_protocol::{
     method::node::VoicewakeTriggers,
 };
 
+pub use for_run::{find_for_run, list_for_run};
 pub use methods::register;
 pub use registry::Nodes;
 

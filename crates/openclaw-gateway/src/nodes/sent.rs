@@ -5,11 +5,11 @@ use serde_json::{Map, Value, json, value::RawValue};
 
 use crate::{
     approvals::{
-        self, Approvals, command,
+        Approvals, command,
+        ledger::Viewer,
         redeem::{Claimed, approved_params, claimed},
     },
     clock::now_ms,
-    hub::Connection,
 };
 
 /// Parameters on their way to a node.
@@ -28,10 +28,11 @@ pub(super) fn params_to_send<'a>(
     command: &str,
     params: Option<&'a RawValue>,
     may_approve: bool,
+    streamed: bool,
 ) -> Result<Sent<'a>, ErrorShape> {
     match (command, params) {
         ("system.run" | "system.run.prepare", params) => {
-            rebuilt(node_id, command, params.map_or("{}", RawValue::get), may_approve)
+            rebuilt(node_id, command, params.map_or("{}", RawValue::get), may_approve, streamed)
         }
         (_, Some(params)) => Ok(Sent::Untouched(params)),
         (_, None) => Ok(Sent::Nothing),
@@ -41,13 +42,12 @@ pub(super) fn params_to_send<'a>(
 /// Turns an approval into what the node is sent, and uses it up.
 pub(super) fn redeem(
     approvals: &Approvals,
-    caller: &Connection,
+    viewer: &Viewer<'_>,
     kept: &Map<String, Value>,
     claimed: &Claimed,
 ) -> Result<String, ErrorShape> {
-    let viewer = approvals::viewer(caller);
     let run_id = &claimed.run_id;
-    let grant = approvals.with(|ledger| ledger.redeem(now_ms(), run_id, &viewer, &claimed.claim));
+    let grant = approvals.with(|ledger| ledger.redeem(now_ms(), run_id, viewer, &claimed.claim));
     let grant = grant.map_err(|refused| refused.into_guard_error(run_id))?;
     let unplanned = || ErrorShape::invalid("approval required");
     approved_params(kept.clone(), run_id, &grant).map(|params| Value::Object(params).to_string()).ok_or_else(unplanned)
@@ -74,6 +74,10 @@ const RUN_PARAMS: &[(&str, Kind)] = &[
     ("sessionKey", TEXT),
 ];
 
+/// Asks a node for output as it comes (`node.invoke.progress`). Set by the gateway when somebody listens; nodes that do not
+/// know it, the official ones among them, send everything with the result.
+const STREAM: &str = "stream";
+
 fn is_argv(value: &Value) -> bool {
     value.as_array().is_some_and(|list| list.iter().all(Value::is_string))
 }
@@ -82,7 +86,13 @@ fn is_env(value: &Value) -> bool {
     value.as_object().is_some_and(|map| map.values().all(Value::is_string))
 }
 
-fn rebuilt<'a>(node_id: &str, command: &str, text: &str, may_approve: bool) -> Result<Sent<'a>, ErrorShape> {
+fn rebuilt<'a>(
+    node_id: &str,
+    command: &str,
+    text: &str,
+    may_approve: bool,
+    streamed: bool,
+) -> Result<Sent<'a>, ErrorShape> {
     let problem = |at: &str, what: &str| ErrorShape::invalid(format!("invalid {command} params: at {at}: {what}"));
     let Ok(Value::Object(mut given)) = serde_json::from_str(text) else {
         return Err(problem("root", "must be object"));
@@ -103,6 +113,9 @@ fn rebuilt<'a>(node_id: &str, command: &str, text: &str, may_approve: bool) -> R
     }
     if kept.values().any(holds_nul) {
         return Err(problem("/command", "NUL can be part of no command"));
+    }
+    if streamed && command == "system.run" {
+        kept.insert(STREAM.into(), true.into());
     }
     if let Some(claimed) = claimed {
         return Ok(Sent::Claimed(kept, Box::new(claimed)));

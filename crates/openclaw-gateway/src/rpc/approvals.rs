@@ -9,8 +9,7 @@ use openclaw_protocol::{
         Done,
         exec::{
             ApprovalAccepted, ApprovalDetails, ApprovalFound, ApprovalGet, ApprovalOutcome, ApprovalPresentation,
-            ApprovalRecord, ApprovalRequestParams, ApprovalResolve, ApprovalResolved, ApprovalResolvedEvent,
-            ApprovalResolver, ApprovalSource, ApprovalsSetParams, ApprovalsSnapshot, Decision, ExecApprovalGet,
+            ApprovalRecord, ApprovalRequestParams, ApprovalResolve, ApprovalResolved, ApprovalResolver, ApprovalSource, ApprovalsSetParams, ApprovalsSnapshot, Decision, ExecApprovalGet,
             ExecApprovalList, ExecApprovalRequest, ExecApprovalResolve, ExecApprovalWaitDecision, ExecApprovalsGet,
             ExecApprovalsNodeGet, ExecApprovalsNodeSet, ExecApprovalsSet, NodeApprovalsSetParams, PluginApprovalList,
             SystemAgentApprovalList, UnifiedResolveParams,
@@ -22,11 +21,11 @@ use serde_json::{Value, json};
 use super::registry::{Call, Registry, TwoAnswers};
 use crate::{
     approvals::{
-        announce, announce_decision,
+        self,
         ledger::{Asker, How, Record, Refused},
-        pending,
+        node_of, pending,
         prepare::prepare,
-        viewer,
+        put_to_people, viewer,
     },
     clock::now_ms,
     gateway::Gateway,
@@ -155,15 +154,15 @@ fn request(
     let silent = params.suppress_delivery == Some(true);
     let wish = params.id.clone();
     let prepared = prepare(params, caller.protocol)?;
-    let asker = Asker { device: caller.device.clone(), connection: caller.number };
+    let asker = Asker::Client { device: caller.device.clone(), connection: caller.number };
     let fresh = || uuid::Uuid::new_v4().to_string();
     let opened = gateway
         .approvals
         .with(|ledger| ledger.open(now_ms(), wish, fresh, prepared.request, asker, prepared.timeout_ms));
     let record = opened.map_err(Refused::into_error)?;
-    let reached = if silent { 0 } else { announce(&gateway.hub, caller.number, &record) };
+    let reached = if silent { 0 } else { put_to_people(&gateway, Some(caller.number), &record) };
     tracing::info!(
-        id = record.id, node = record.request.node_id.as_deref().map(short), by = %caller.address, reviewers = reached,
+        id = record.id, node = node_of(&record), by = %caller.address, reviewers = reached,
         "asked for leave to run a command"
     );
     let abandoned = reached == 0 && needs_route;
@@ -225,19 +224,7 @@ fn decide(call: &Call, id: &str, decision: Decision) -> Result<bool, Refused> {
         Some(device) => ApprovalResolver { kind: "device".into(), id: Some(device.to_string()) },
         None => ApprovalResolver { kind: "runtime".into(), id: Some(client.id.clone()) },
     };
-    let now = now_ms();
-    let seen = viewer(caller);
-    let decided =
-        gateway.approvals.with(|ledger| ledger.decide(now, id, &seen, decision, Some(by.clone()), resolver))?;
-    let Some(record) = decided else { return Ok(false) };
-    tracing::info!(
-        id = record.id, node = record.request.node_id.as_deref().map(short), by = %caller.address, %decision,
-        "decided about a command"
-    );
-    let request = record.request.clone();
-    let event = ApprovalResolvedEvent { id: record.id.clone(), decision, resolved_by: Some(by), ts: now, request };
-    announce_decision(&gateway.hub, &record, &event);
-    Ok(true)
+    approvals::decide(gateway, &viewer(caller), id, decision, &by, resolver)
 }
 
 /// `approval.resolve`: the whole id, whatever kind it is of.
@@ -297,6 +284,7 @@ fn unified(gateway: &Gateway, record: &Record) -> ApprovalRecord {
             (if decision.allows() { "allowed" } else { "denied" }, Some(*decision), Some(resolver.clone()))
         }
         How::NoRoute => ("denied", Some(Decision::Deny), None),
+        How::Aborted => ("cancelled", None, None),
         How::TimedOut => ("expired", None, None),
     };
     let (agent_id, session_key) = (record.request.agent_id.clone(), record.request.session_key.clone());
@@ -307,9 +295,4 @@ fn unified(gateway: &Gateway, record: &Record) -> ApprovalRecord {
     shown.source = Some(ApprovalSource { agent_id, session_key });
     shown.resolver = resolver;
     shown
-}
-
-/// A node id as the log shows it.
-fn short(id: &str) -> &str {
-    id.get(..8).unwrap_or(id)
 }

@@ -448,6 +448,10 @@ pub struct InvokeProgressParams {
     pub seq: u64,
     /// At most 16,384 characters.
     pub chunk: String,
+    /// From the program's error stream. Said only by nodes of this program, and only to gateways of this program, which
+    /// are those that ask for output as it comes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stderr: bool,
 }
 
 /// `{ok:true}`, or `{ok:true, ignored:true}` for an id that waits for nothing from this node.

@@ -308,8 +308,9 @@ async fn p_61_only_the_asked_connection_answers() {
             node_id: id(1).to_string(),
             seq: 0,
             chunk: "forged".into(),
+            stderr: false,
         };
-        assert_eq!(room.nodes.progressed(liar, &progress), IGNORED);
+        assert_eq!(room.nodes.progressed(liar, progress), IGNORED);
     }
     // The right connection with ids it was not given, or for somebody else.
     let guess = |id: &str| InvokeResultParams { id: id.into(), ..result(&request, true, Some("\"forged\"")) };
@@ -474,9 +475,15 @@ async fn a_node_that_is_not_ready_is_asked_again() {
     let running = start(&room, &caller, call("system.which", json!({}), "k2"));
     let request = asked(&node).await;
     let text = |field: &str| request[field].as_str().expect("text").to_owned();
-    let progress =
-        InvokeProgressParams { invoke_id: text("id"), node_id: text("nodeId"), seq: 0, chunk: "working".into() };
-    assert_eq!(room.nodes.progressed(&node.connection, &progress), TAKEN);
+    let progress = InvokeProgressParams {
+        invoke_id: text("id"),
+        node_id: text("nodeId"),
+        seq: 0,
+        chunk: "working".into(),
+        stderr: false,
+    };
+    // As the reference answers while nobody listens; it counts all the same.
+    assert_eq!(room.nodes.progressed(&node.connection, progress), IGNORED);
     room.nodes.answered(&node.connection, not_ready(&request));
     assert_eq!(failed(running).await["message"], "NODE_NOT_READY: node invoke failed");
     assert!(events(&node.connection).is_empty());
@@ -502,4 +509,50 @@ async fn oversized_and_piled_up_calls_are_refused() {
     assert_eq!((&outcome["code"], &outcome["retryable"]), (&json!("UNAVAILABLE"), &json!(true)));
     assert!(!node.connection.outbound.is_closing());
     first.abort();
+}
+
+/// The reference's controller: by number from 0, kept while one before is missing, never twice.
+#[tokio::test(start_paused = true)]
+async fn output_comes_in_order_and_once() {
+    let (room, node) = Room::with_node(&["system.run"]).await;
+    let caller = operator(ScopeSet::all());
+    let (pieces, mut heard) = tokio::sync::mpsc::channel(4);
+    let nodes = Arc::clone(&room.nodes);
+    let running = tokio::spawn(async move {
+        let by = crate::nodes::invoke::By::connection(&caller);
+        let params = call("system.run", json!({"command": ["ls"]}), "k");
+        nodes.invoke_by(&by, Lists::default(), &Approvals::default(), params, Some(&pieces)).await
+    });
+    let request = asked(&node).await;
+    let sent: Value = serde_json::from_str(request["paramsJSON"].as_str().expect("text")).expect("JSON");
+    assert_eq!(sent["stream"], true);
+    let piece = |seq: u64, text: &str| {
+        let progress = InvokeProgressParams {
+            invoke_id: request["id"].as_str().expect("id").into(),
+            node_id: id(1).to_string(),
+            seq,
+            chunk: text.into(),
+            stderr: text == "oops",
+        };
+        room.nodes.progressed(&node.connection, progress)
+    };
+    assert_eq!((piece(1, "b"), piece(1, "again"), piece(0, "a")), (TAKEN, IGNORED, TAKEN));
+    assert_eq!((piece(0, "a"), piece(2, "oops")), (IGNORED, TAKEN));
+    let mut texts = Vec::new();
+    while let Ok(piece) = heard.try_recv() {
+        texts.push((piece.text, piece.stderr));
+    }
+    assert_eq!(texts, [("a".to_owned(), false), ("b".into(), false), ("oops".into(), true)]);
+    // Nobody reads any more: the node is told all is well, and loses no time.
+    for seq in 3..10 {
+        assert_eq!(piece(seq, "x"), TAKEN);
+    }
+    // Too early to be kept.
+    for seq in 11..11 + 64 {
+        assert_eq!(piece(seq, "early"), TAKEN);
+    }
+    assert_eq!(piece(75, "early"), IGNORED);
+    room.nodes.answered(&node.connection, result(&request, true, Some("{\"exitCode\":0}")));
+    assert_eq!(value(running.await.expect("runs"))["payload"]["exitCode"], 0);
+    assert_eq!(piece(10, "late"), IGNORED);
 }

@@ -112,5 +112,6 @@ fn question(command: &str) -> super::super::live::Question<'_> {
         idempotency_key: "k",
         session_key: None,
         deadline: tokio::time::Instant::now() + std::time::Duration::from_secs(30),
+        progress: None,
     }
 }
