@@ -2,7 +2,9 @@
 //! travels is somebody else's business; this crate starts no gateway and stores nothing.
 
 pub mod message;
+pub mod prompt;
 pub mod provider;
 pub mod tool;
 pub mod turn;
+pub mod untrusted;
 pub mod usage;

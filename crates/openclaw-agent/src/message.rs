@@ -42,7 +42,8 @@ pub struct ToolCall {
     /// The provider's id, unique within the conversation.
     pub id: String,
     pub name: String,
-    /// An object. A model that wrote something else gets an error as the tool's answer.
+    /// An object. A model that wrote something else gets an error as the tool's answer; text that is no JSON at all is here
+    /// as a string, as it came.
     pub arguments: Value,
 }
 
@@ -56,7 +57,33 @@ pub struct ToolResult {
     pub is_error: bool,
 }
 
+impl ToolResult {
+    /// What failed, why, what to do next.
+    pub fn error(call: &ToolCall, text: impl Into<String>) -> Self {
+        Self {
+            call_id: call.id.clone(),
+            name: call.name.clone(),
+            content: vec![Part::Text(text.into())],
+            is_error: true,
+        }
+    }
+
+    /// For a call with effects that had begun when the program stopped.
+    pub fn interrupted(call: &ToolCall) -> Self {
+        Self::error(
+            call,
+            "The gateway stopped while this ran; whether it took effect is not known; it was not repeated. Find out before \
+             doing it again, and tell the person.",
+        )
+    }
+}
+
 impl Message {
+    /// What a tool answered.
+    pub fn tool(result: ToolResult) -> Self {
+        Self { role: Role::Tool, parts: vec![Part::ToolResult(result)] }
+    }
+
     pub fn user(text: impl Into<String>) -> Self {
         Self { role: Role::User, parts: vec![Part::Text(text.into())] }
     }

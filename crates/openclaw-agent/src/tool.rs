@@ -68,6 +68,11 @@ pub trait Tool: Send + Sync {
         true
     }
 
+    /// What untrusted answers are said to come from.
+    fn source(&self) -> String {
+        self.spec().name.clone()
+    }
+
     /// How long one call may take.
     fn timeout(&self) -> Duration {
         Duration::from_secs(120)
