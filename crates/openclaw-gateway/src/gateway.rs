@@ -275,6 +275,7 @@ impl Gateway {
     /// A connection has ended.
     pub fn disconnected(self: &Arc<Self>, connection: &Arc<Connection>) {
         let now = now_ms();
+        connection.outbound.end();
         self.hub.remove(connection.number);
         self.sessions.subscriptions().forget(connection.number);
         self.presence.disconnected(&self.hub, connection, now);

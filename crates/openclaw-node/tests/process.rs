@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use openclaw_node::exec::process::{Cancelled, Guard, OUTPUT_CAP_BYTES, Outcome, Run, run};
+use openclaw_node::exec::process::{Cancelled, Chunk, Guard, OUTPUT_CAP_BYTES, Outcome, Run, run};
 use tokio_util::sync::CancellationToken;
 
 fn guard() -> Guard {
@@ -112,12 +112,43 @@ async fn live_output_comes_before_the_end() {
     let running =
         run(&guard, Run { argv: &argv, cwd: Path::new("/"), env: &env, timeout: None, live: Some(sender) }, &cancel);
     let watching = async {
-        assert_eq!(live.recv().await.as_deref(), Some("first\n"));
+        assert_eq!(live.recv().await, Some(chunk("first\n", false)));
         std::fs::write(&go, "").unwrap();
-        assert_eq!(live.recv().await.as_deref(), Some("second\n"));
+        assert_eq!(live.recv().await, Some(chunk("second\n", false)));
     };
     let (outcome, ()) = tokio::join!(running, watching);
     assert_eq!(outcome.unwrap().stdout, "first\nsecond\n");
+}
+
+fn chunk(text: &str, stderr: bool) -> Chunk {
+    Chunk { text: text.to_owned(), stderr }
+}
+
+/// However slowly it is taken, and wherever reads cut characters: each stream is sent from its beginning, without gaps,
+/// in pieces that fit a frame.
+#[tokio::test]
+async fn live_output_is_the_beginning_of_all_output() {
+    let script = "for i in $(seq 2000); do printf 'né%s€\\xff\n' $i; printf 'e%s\n' $i >&2; done";
+    let script = script.replace("\\xff", "\\377");
+    let (argv, env) = (words(&["sh", "-c", &script]), env());
+    let (sender, mut live) = tokio::sync::mpsc::channel(1);
+    let (cancel, guard) = (CancellationToken::new(), guard());
+    let running =
+        run(&guard, Run { argv: &argv, cwd: Path::new("/"), env: &env, timeout: None, live: Some(sender) }, &cancel);
+    let watching = async {
+        let (mut out, mut err) = (String::new(), String::new());
+        while let Some(Chunk { text, stderr }) = live.recv().await {
+            assert!(!text.is_empty() && text.len() <= 3 * 16_384, "{}", text.len());
+            tokio::task::yield_now().await;
+            if stderr { err.push_str(&text) } else { out.push_str(&text) }
+        }
+        (out, err)
+    };
+    let (outcome, (out, err)) = tokio::join!(running, watching);
+    let outcome = outcome.unwrap();
+    assert!(outcome.stdout.starts_with("né1€\u{fffd}\n") && outcome.stderr.starts_with("e1\n"));
+    assert!(!out.is_empty() && outcome.stdout.starts_with(&out));
+    assert!(outcome.stderr.starts_with(&err));
 }
 
 #[tokio::test]

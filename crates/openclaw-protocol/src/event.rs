@@ -67,6 +67,10 @@ pub const NODE_INVOKE_REQUEST: &str = "node.invoke.request";
 pub const NODE_INVOKE_CANCEL: &str = "node.invoke.cancel";
 pub const NODE_INVOKE_INPUT: &str = "node.invoke.input";
 
+/// To the operator whose `node.invoke` asked for progress. OpenClaw has no such event; clients look for its name among the
+/// events of the hello before they ask.
+pub const NODE_INVOKE_PROGRESS: &str = "node.invoke.progress";
+
 /// All broadcast events this gateway can send.
 pub const BROADCAST: &[Event] = &[
     TICK,
@@ -94,6 +98,6 @@ pub const BROADCAST: &[Event] = &[
 
 /// Names for `hello-ok.features.events`.
 pub fn advertised() -> Vec<&'static str> {
-    let targeted = [CONNECT_CHALLENGE, NODE_INVOKE_REQUEST, NODE_INVOKE_CANCEL];
+    let targeted = [CONNECT_CHALLENGE, NODE_INVOKE_REQUEST, NODE_INVOKE_CANCEL, NODE_INVOKE_PROGRESS];
     targeted.into_iter().chain(BROADCAST.iter().map(|event| event.name)).collect()
 }

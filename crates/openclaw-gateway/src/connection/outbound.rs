@@ -1,6 +1,12 @@
 //! What a connection owes its peer: one byte-budgeted queue where replies and events meet in order.
 
-use std::{collections::VecDeque, sync::Mutex};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use openclaw_protocol::{
@@ -58,6 +64,8 @@ impl Queue {
 pub struct Outbound {
     queue: Mutex<Queue>,
     ready: Notify,
+    over: AtomicBool,
+    ended: Notify,
 }
 
 impl Outbound {
@@ -108,6 +116,22 @@ impl Outbound {
     pub fn aborted(&self) -> Option<CloseReason> {
         let queue = self.queue.lock().ok()?;
         queue.close.clone().filter(|_| queue.at_once)
+    }
+
+    /// The connection is over, whoever ended it.
+    pub fn end(&self) {
+        self.over.store(true, Ordering::Release);
+        self.ended.notify_waiters();
+    }
+
+    /// Waits until the connection is over; for work that nobody else wants. Cancel safe.
+    pub async fn ended(&self) {
+        let mut ended = std::pin::pin!(self.ended.notified());
+        // Listening begins before the look, so that no end falls between the two.
+        ended.as_mut().enable();
+        if !self.over.load(Ordering::Acquire) {
+            ended.await;
+        }
     }
 
     /// True once a close was asked for: no more requests may run.

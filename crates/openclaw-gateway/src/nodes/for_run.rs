@@ -333,6 +333,7 @@ async fn send(gateway: &Gateway, context: &RunContext, call: &NodeCall<'_>, key:
         timeout_ms: call.timeout.map(timeout_ms),
         idempotency_key: key,
         session_key: Some(context.session.to_string()),
+        progress: None,
     };
     let by = By {
         scopes: context.authority.scopes,

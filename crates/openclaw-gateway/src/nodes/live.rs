@@ -33,6 +33,8 @@ const MAX_EARLY_PIECES: usize = 64;
 /// A piece of a command's output, while it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
+    /// From 0; a gap means that the listener missed something. The result has everything.
+    pub seq: u64,
     pub text: String,
     /// From the program's error stream. Only nodes of this program tell the two apart.
     pub stderr: bool,
@@ -73,7 +75,8 @@ struct Listener {
 
 impl Listener {
     /// False for a piece that was here before or is too early to be kept.
-    fn hear(&mut self, seq: u64, piece: Piece) -> bool {
+    fn hear(&mut self, piece: Piece) -> bool {
+        let seq = piece.seq;
         if seq < self.next || self.early.contains_key(&seq) {
             return false;
         }
@@ -226,8 +229,8 @@ impl LiveNode {
             return false;
         };
         waiting.progressed = true;
-        let piece = Piece { text: progress.chunk, stderr: progress.stderr };
-        waiting.listener.as_mut().is_some_and(|listener| listener.hear(progress.seq, piece))
+        let piece = Piece { seq: progress.seq, text: progress.chunk, stderr: progress.stderr };
+        waiting.listener.as_mut().is_some_and(|listener| listener.hear(piece))
     }
 
     /// Calls under way.

@@ -25,6 +25,7 @@ use super::{
     invoke::pairing_changed,
     live::{LiveNode, event_frame},
     policy::{Lists, effective},
+    progress,
     reports::{self, Heard},
     settle,
     surface::{Effects, NodeChange, SurfaceError},
@@ -106,7 +107,11 @@ fn operators(registry: &mut Registry) {
         .on_async_shared::<NodeInvoke, _>(|call, params| async move {
             let runtime = call.gateway.runtime.load_full();
             let lists = Lists { allow: &runtime.node_allow, deny: &runtime.node_deny };
-            call.gateway.nodes.invoke(&call.caller, lists, &call.gateway.approvals, params).await
+            let (gateway, caller) = (&call.gateway, &call.caller);
+            if params.progress == Some(true) {
+                return progress::invoke(gateway, caller, lists, params).await;
+            }
+            gateway.nodes.invoke(caller, lists, &gateway.approvals, params).await
         })
         .on::<NodePendingEnqueue>(|call, params| enqueue(call, &params));
 }

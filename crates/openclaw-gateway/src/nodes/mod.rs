@@ -15,6 +15,7 @@ pub mod legacy;
 pub mod live;
 pub mod methods;
 pub mod policy;
+pub mod progress;
 pub mod registry;
 pub mod reports;
 pub mod sent;

@@ -30,7 +30,7 @@ use crate::{
     approvals::{document::Store, plan::Ledger, policy::Configured},
     exec::{
         environment::{self, AlsoAllowed},
-        process::{self, Guard, Outcome, Run},
+        process::{self, Chunk, Guard, Outcome, Run},
         programs,
     },
 };
@@ -71,8 +71,8 @@ pub struct Call {
     /// What the connection speaks; a few answers differ.
     pub protocol: Protocol,
     pub cancel: CancellationToken,
-    /// Text for `node.invoke.progress`, for commands that stream.
-    pub progress: mpsc::Sender<String>,
+    /// For `node.invoke.progress`, of commands that stream.
+    pub progress: mpsc::Sender<Chunk>,
     pub reports: mpsc::Sender<Report>,
 }
 

@@ -28,6 +28,8 @@ const DRAIN: Duration = Duration::from_millis(250);
 /// How long a guard may take over killing what it guards.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 const READ_BYTES: usize = 16 * 1024;
+/// Most bytes of one piece of live output; the reference's gateway takes as much.
+const CHUNK_BYTES: usize = 16_384;
 
 /// How a guard is started: this very program, asked to be one.
 #[derive(Clone, Debug)]
@@ -45,8 +47,16 @@ pub struct Run<'a> {
     /// All of it; nothing else is inherited.
     pub env: &'a BTreeMap<String, String>,
     pub timeout: Option<Duration>,
-    /// Output as it comes, for callers that show it; it is not waited for when the receiver is slow.
-    pub live: Option<mpsc::Sender<String>>,
+    /// Output as it comes, for callers that show it. What of each stream was sent is always how that stream begins in
+    /// the [`Outcome`]; a slow receiver gets larger pieces, and the rest with the outcome.
+    pub live: Option<mpsc::Sender<Chunk>>,
+}
+
+/// A piece of output, at most 16 KiB.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    pub text: String,
+    pub stderr: bool,
 }
 
 /// How a run ended.
@@ -95,6 +105,48 @@ impl Captured {
     }
 }
 
+/// What was sent of the output while it came.
+struct Live {
+    receiver: mpsc::Sender<Chunk>,
+    /// Bytes of each stream.
+    stdout: usize,
+    stderr: usize,
+}
+
+impl Live {
+    /// The next piece to send, and how many bytes of its stream that are. Characters of which the end is still missing
+    /// wait for it.
+    fn next(&self, captured: &Captured) -> Option<(Chunk, usize)> {
+        let piece = |bytes: &[u8], stderr: bool| {
+            let bytes = &bytes[..bytes.len().min(CHUNK_BYTES)];
+            let whole = match std::str::from_utf8(bytes) {
+                Ok(_) => bytes.len(),
+                Err(error) => error.valid_up_to() + error.error_len().unwrap_or(0),
+            };
+            let text = || String::from_utf8_lossy(&bytes[..whole]).into_owned();
+            (whole > 0).then(|| (Chunk { text: text(), stderr }, whole))
+        };
+        piece(&captured.stdout[self.stdout..], false).or_else(|| piece(&captured.stderr[self.stderr..], true))
+    }
+
+    fn sent(&mut self, stderr: bool, bytes: usize) {
+        if stderr { self.stderr += bytes } else { self.stdout += bytes }
+    }
+}
+
+/// Sends one piece as soon as there is one and the receiver has room. Cancel safe.
+async fn send_live(live: &mut Option<Live>, captured: &Captured) {
+    let Some(open) = live else { return std::future::pending().await };
+    let Some((chunk, bytes)) = open.next(captured) else { return std::future::pending().await };
+    let stderr = chunk.stderr;
+    let sent = open.receiver.reserve().await.map(|room| room.send(chunk)).is_ok();
+    if sent {
+        open.sent(stderr, bytes);
+    } else {
+        *live = None;
+    }
+}
+
 enum End {
     Exited,
     TimedOut,
@@ -125,7 +177,7 @@ pub async fn run(guard: &Guard, run: Run<'_>, cancel: &CancellationToken) -> Res
     let mut words: Option<String> = None;
     let deadline = run.timeout.map(|limit| Instant::now() + limit);
     let (mut out_buffer, mut err_buffer) = (vec![0; READ_BYTES], vec![0; READ_BYTES]);
-    let mut live = run.live;
+    let mut live = run.live.map(|receiver| Live { receiver, stdout: 0, stderr: 0 });
     let mut group = None;
 
     let end = loop {
@@ -143,12 +195,9 @@ pub async fn run(guard: &Guard, run: Run<'_>, cancel: &CancellationToken) -> Res
                 }
                 _ => break End::Unguarded,
             },
-            read = read_some(&mut stdout, &mut out_buffer) => {
-                take(&mut captured, &mut live, &out_buffer[..read], false);
-            }
-            read = read_some(&mut stderr, &mut err_buffer) => {
-                take(&mut captured, &mut live, &err_buffer[..read], true);
-            }
+            () = send_live(&mut live, &captured) => {}
+            read = read_some(&mut stdout, &mut out_buffer) => captured.take(&out_buffer[..read], false),
+            read = read_some(&mut stderr, &mut err_buffer) => captured.take(&err_buffer[..read], true),
         }
     };
     match end {
@@ -156,12 +205,8 @@ pub async fn run(guard: &Guard, run: Run<'_>, cancel: &CancellationToken) -> Res
             let drain = async {
                 while stdout.is_some() || stderr.is_some() {
                     tokio::select! {
-                        read = read_some(&mut stdout, &mut out_buffer) => {
-                            take(&mut captured, &mut live, &out_buffer[..read], false);
-                        }
-                        read = read_some(&mut stderr, &mut err_buffer) => {
-                            take(&mut captured, &mut live, &err_buffer[..read], true);
-                        }
+                        read = read_some(&mut stdout, &mut out_buffer) => captured.take(&out_buffer[..read], false),
+                        read = read_some(&mut stderr, &mut err_buffer) => captured.take(&err_buffer[..read], true),
                     }
                 }
             };
@@ -181,7 +226,17 @@ pub async fn run(guard: &Guard, run: Run<'_>, cancel: &CancellationToken) -> Res
             }
         }
     }
-    drop(write_half);
+    // What there is room for; the rest comes with the outcome.
+    while let Some(open) = &mut live
+        && let Some((chunk, bytes)) = open.next(&captured)
+    {
+        let stderr = chunk.stderr;
+        if open.receiver.try_send(chunk).is_err() {
+            break;
+        }
+        open.sent(stderr, bytes);
+    }
+    drop((write_half, live));
     let _ = timeout(KILL_PATIENCE, child.wait()).await;
     match end {
         End::Cancelled => return Err(Cancelled),
@@ -233,17 +288,6 @@ async fn read_some<R: AsyncRead + Unpin>(stream: &mut Option<R>, buffer: &mut [u
             *stream = None;
             0
         }
-    }
-}
-
-fn take(captured: &mut Captured, live: &mut Option<mpsc::Sender<String>>, bytes: &[u8], to_stderr: bool) {
-    if bytes.is_empty() {
-        return;
-    }
-    captured.take(bytes, to_stderr);
-    if let Some(sender) = live {
-        // What a slow caller misses is in the result.
-        let _ = sender.try_send(String::from_utf8_lossy(bytes).into_owned());
     }
 }
 

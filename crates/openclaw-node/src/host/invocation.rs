@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use openclaw_protocol::method::node::InvokeRequest;
+use openclaw_protocol::method::node::{InvokeProgressParams, InvokeRequest};
 use openclaw_remote::Client;
 use serde_json::{Value, json};
 use tokio::{
@@ -11,14 +11,15 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::command::{Call, Failure, Report, Toolbox};
+use crate::{
+    command::{Call, Failure, Report, Toolbox},
+    exec::process::Chunk,
+};
 
 /// How long the gateway may take to acknowledge a frame of ours.
 const ACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// How long reports of a cancelled request may still take.
 const LAST_REPORTS: Duration = Duration::from_secs(1);
-/// Most bytes of one `chunk` of progress; the gateway's limit is 16,384 characters.
-const CHUNK_BYTES: usize = 16_384;
 /// Progress and reports waiting to be sent.
 const QUEUE: usize = 64;
 /// Largest result: a frame holds 25 MiB, and the result's text is quoted once more in it.
@@ -111,31 +112,24 @@ async fn answer(client: &Client, request: &InvokeRequest, outcome: Result<Value,
 }
 
 /// `node.invoke.progress`, numbered from 0, in order.
-async fn forward(client: &Client, request: &InvokeRequest, mut chunks: mpsc::Receiver<String>) {
+async fn forward(client: &Client, request: &InvokeRequest, mut chunks: mpsc::Receiver<Chunk>) {
     let mut seq = 0_u64;
-    while let Some(text) = chunks.recv().await {
-        for chunk in pieces(&text) {
-            let params = json!({"invokeId": request.id, "nodeId": request.node_id, "seq": seq, "chunk": chunk});
-            seq += 1;
-            if client.call("node.invoke.progress", Some(params), ACKNOWLEDGED).await.is_err() {
-                // The result says it all again.
-                chunks.close();
-                return;
-            }
+    while let Some(Chunk { text, stderr }) = chunks.recv().await {
+        let params = InvokeProgressParams {
+            invoke_id: request.id.clone(),
+            node_id: request.node_id.clone(),
+            seq,
+            chunk: text,
+            stderr,
+        };
+        seq += 1;
+        let sent = client.call("node.invoke.progress", serde_json::to_value(params).ok(), ACKNOWLEDGED).await;
+        if sent.is_err() {
+            // The result says it all again.
+            chunks.close();
+            return;
         }
     }
-}
-
-/// Cuts text where characters end.
-fn pieces(text: &str) -> Vec<&str> {
-    let mut rest = text;
-    let mut pieces = Vec::new();
-    while !rest.is_empty() {
-        let (piece, left) = rest.split_at(rest.floor_char_boundary(CHUNK_BYTES));
-        pieces.push(piece);
-        rest = left;
-    }
-    pieces
 }
 
 async fn report(client: &Client, mut events: mpsc::Receiver<Report>) {
@@ -143,19 +137,5 @@ async fn report(client: &Client, mut events: mpsc::Receiver<Report>) {
         let params = json!({"event": event, "payloadJSON": payload.to_string()});
         // Older gateways do not know it; nothing depends on it.
         let _ = client.call("node.event", Some(params), ACKNOWLEDGED).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pieces_are_whole_characters() {
-        let text = "é".repeat(CHUNK_BYTES);
-        let cut = pieces(&text);
-        assert_eq!(cut.concat(), text);
-        assert!(cut.len() > 1 && cut.iter().all(|piece| piece.len() <= CHUNK_BYTES));
-        assert!(pieces("").is_empty());
     }
 }

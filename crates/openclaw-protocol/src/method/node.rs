@@ -372,6 +372,24 @@ pub struct NodeInvokeParams {
     pub idempotency_key: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_key: Option<String>,
+    /// Wants output as it comes, as events [`InvokeProgress`], and the call taken back when the connection ends. An addition
+    /// of this program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<bool>,
+}
+
+/// Payload of the event `node.invoke.progress` to whoever asked for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InvokeProgress {
+    /// Of the request it belongs to.
+    pub idempotency_key: String,
+    pub node_id: String,
+    /// From 0; a gap means that something was lost on the way. The result has everything.
+    pub seq: u64,
+    pub chunk: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stderr: bool,
 }
 
 /// Result of `node.invoke`.

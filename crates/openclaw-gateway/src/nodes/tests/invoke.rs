@@ -23,6 +23,7 @@ fn call(command: &str, params: Value, key: &str) -> NodeInvokeParams {
         timeout_ms: None,
         idempotency_key: key.into(),
         session_key: None,
+        progress: None,
     }
 }
 
@@ -540,9 +541,9 @@ async fn output_comes_in_order_and_once() {
     assert_eq!((piece(0, "a"), piece(2, "oops")), (IGNORED, TAKEN));
     let mut texts = Vec::new();
     while let Ok(piece) = heard.try_recv() {
-        texts.push((piece.text, piece.stderr));
+        texts.push((piece.seq, piece.text, piece.stderr));
     }
-    assert_eq!(texts, [("a".to_owned(), false), ("b".into(), false), ("oops".into(), true)]);
+    assert_eq!(texts, [(0, "a".to_owned(), false), (1, "b".into(), false), (2, "oops".into(), true)]);
     // Nobody reads any more: the node is told all is well, and loses no time.
     for seq in 3..10 {
         assert_eq!(piece(seq, "x"), TAKEN);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use openclaw_protocol::method::node::{NodePairings, Nodes as NodeTable};
 use openclaw_remote::{
-    Link,
+    Events, Link,
     connect::{DeviceUse, Persona},
 };
 use serde_json::{Value, json};
@@ -59,6 +59,14 @@ struct Desk<'a> {
 }
 
 impl<'a> Desk<'a> {
+    /// With the events of the connection.
+    async fn open_events(reach: Reach<'a>, scopes: &[&str]) -> Result<(Self, Events), Failure> {
+        match reach.open_events(Persona::Cli, scopes, DeviceUse::WhenNeeded, &|_| {}).await {
+            Ok((link, events)) => Ok((Self { reach, link }, events)),
+            Err(error) => Err(reach.failure(&error)),
+        }
+    }
+
     async fn open(reach: Reach<'a>, scopes: &[&str]) -> Result<Self, Failure> {
         match reach.open(Persona::Cli, scopes, DeviceUse::WhenNeeded).await {
             Ok(link) => Ok(Self { reach, link }),

@@ -1,15 +1,18 @@
 //! `openclaw nodes run`: a program on a node, with the leave of its owner.
 //!
 //! The node decides. Where it asks, the gateway keeps the request until somebody answers: this terminal, another one
-//! (`openclaw approvals`), or a user interface.
+//! (`openclaw approvals`), or a user interface. Gateways of this program pass the output on as it comes, and take the
+//! program down when this command is interrupted; others give it when the program has ended.
 
 use std::{
+    future::Future,
     io::{BufRead as _, IsTerminal as _, Write as _},
+    pin::pin,
     time::Duration,
 };
 
-use openclaw_protocol::Protocol;
-use openclaw_remote::Error as RemoteError;
+use openclaw_protocol::{Protocol, event::NODE_INVOKE_PROGRESS, method::node::InvokeProgress};
+use openclaw_remote::{Error as RemoteError, Events, Notice};
 use serde_json::{Value, json};
 
 use super::{
@@ -37,11 +40,13 @@ const NO_CODE: u8 = 126;
 pub fn run(context: &Context, args: &Run) -> Outcome {
     let wish = Wish::of(args)?;
     let reach = reach(context, &args.node.at)?;
+    let mut printed = Printed::default();
     let answer = block_on(async {
-        let desk = Desk::open(reach, &[READ, WRITE, APPROVALS]).await?;
+        let (desk, events) = Desk::open_events(reach, &[READ, WRITE, APPROVALS]).await?;
+        let mut screen = Screen { events, printed: &mut printed };
         let picked = desk.node(&args.node.node).await?;
-        let answer = match invoke(&desk, &picked, "system.run", wish.params(), args).await {
-            Err(refused) if refused.asks => with_leave(context, &desk, &picked, &wish, args).await?,
+        let answer = match invoke(&desk, &mut screen, &picked, wish.params(), args).await {
+            Err(refused) if refused.asks => with_leave(context, &desk, &mut screen, &picked, &wish, args).await?,
             outcome => outcome.map_err(|refused| refused.failure)?,
         };
         desk.close().await;
@@ -53,9 +58,7 @@ pub fn run(context: &Context, args: &Run) -> Outcome {
     }
     let outcome = &answer["payload"];
     let text = |key: &str| outcome[key].as_str().unwrap_or_default();
-    // What the program printed, as it printed it.
-    let _ = std::io::stdout().lock().write_all(text("stdout").as_bytes());
-    let _ = std::io::stderr().lock().write_all(text("stderr").as_bytes());
+    printed.rest(text("stdout"), text("stderr"));
     if outcome["timedOut"] == true {
         output::note("The program was stopped: its time was over.");
         return Ok(TIMED_OUT);
@@ -111,14 +114,24 @@ struct Refused {
     asks: bool,
 }
 
-async fn invoke(desk: &Desk<'_>, picked: &Picked, command: &str, params: Value, args: &Run) -> Result<Value, Refused> {
+async fn invoke(
+    desk: &Desk<'_>,
+    screen: &mut Screen<'_>,
+    picked: &Picked,
+    params: Value,
+    args: &Run,
+) -> Result<Value, Refused> {
     let key = fresh_key().map_err(|failure| Refused { failure, asks: false })?;
     let limit = desk.reach.timeout().max(Duration::from_millis(args.invoke_timeout).saturating_add(TRANSPORT));
-    let params = json!({
-        "nodeId": picked.id, "command": command, "params": params, "timeoutMs": args.invoke_timeout,
+    let mut params = json!({
+        "nodeId": picked.id, "command": "system.run", "params": params, "timeoutMs": args.invoke_timeout,
         "idempotencyKey": key,
     });
-    desk.link.call("node.invoke", Some(params), limit).await.map_err(|error| {
+    let live = !args.node.at.json && desk.link.hello().features.events.iter().any(|name| name == NODE_INVOKE_PROGRESS);
+    if live {
+        params["progress"] = json!(true);
+    }
+    screen.during(&key, desk.link.call("node.invoke", Some(params), limit)).await.map_err(|error| {
         let said = error.to_string();
         let asks = said.contains("approval required");
         let mut failure = desk.reach.failure(&error);
@@ -132,10 +145,93 @@ async fn invoke(desk: &Desk<'_>, picked: &Picked, command: &str, params: Value, 
     })
 }
 
+/// What was printed of a program's output already; of each stream the beginning.
+#[derive(Debug, Default)]
+struct Printed {
+    next_seq: u64,
+    /// A piece was lost: the rest comes with the answer.
+    gap: bool,
+    stdout: usize,
+    stderr: usize,
+}
+
+impl Printed {
+    /// The text of a piece that continues what was printed.
+    fn take<'p>(&mut self, piece: &'p InvokeProgress) -> Option<&'p str> {
+        self.gap |= piece.seq != self.next_seq;
+        if self.gap {
+            return None;
+        }
+        self.next_seq += 1;
+        let printed = if piece.stderr { &mut self.stderr } else { &mut self.stdout };
+        *printed += piece.chunk.len();
+        Some(&piece.chunk)
+    }
+
+    /// Prints what a program printed, as it printed it, apart from what is there already.
+    fn rest(&self, stdout: &str, stderr: &str) {
+        let _ = std::io::stdout().lock().write_all(stdout.get(self.stdout..).unwrap_or_default().as_bytes());
+        let _ = std::io::stderr().lock().write_all(stderr.get(self.stderr..).unwrap_or_default().as_bytes());
+    }
+}
+
+/// Where output goes while the answer is waited for.
+struct Screen<'a> {
+    events: Events,
+    printed: &'a mut Printed,
+}
+
+impl Screen<'_> {
+    /// Waits for `answer` and prints the pieces of the call `key` meanwhile.
+    async fn during<T>(&mut self, key: &str, answer: impl Future<Output = T>) -> T {
+        let mut answer = pin!(answer);
+        loop {
+            // Events first: those that came before the answer are before it in the queue.
+            tokio::select! {
+                biased;
+                Some(notice) = self.events.next() => self.show(key, notice),
+                answer = &mut answer => {
+                    loop {
+                        tokio::select! {
+                            biased;
+                            Some(notice) = self.events.next() => self.show(key, notice),
+                            () = std::future::ready(()) => break,
+                        }
+                    }
+                    return answer;
+                }
+            }
+        }
+    }
+
+    fn show(&mut self, key: &str, notice: Notice) {
+        let piece = match notice {
+            Notice::Event(event) if event.name == NODE_INVOKE_PROGRESS => event.payload,
+            Notice::Dropped(_) => {
+                self.printed.gap = true;
+                return;
+            }
+            Notice::Event(_) | Notice::Gap { .. } => return,
+        };
+        let Ok(piece) = serde_json::from_value::<InvokeProgress>(piece) else { return };
+        if piece.idempotency_key != key {
+            return;
+        }
+        if let Some(text) = self.printed.take(&piece) {
+            let text = text.as_bytes();
+            let _ = match piece.stderr {
+                true => std::io::stderr().lock().write_all(text),
+                false => std::io::stdout().lock().write_all(text).and_then(|()| std::io::stdout().lock().flush()),
+            };
+        }
+    }
+}
+
 /// The long way: the node prepares, a person looks, the node runs what was looked at.
 async fn with_leave(
     context: &Context,
     desk: &Desk<'_>,
+    screen: &mut Screen<'_>,
     picked: &Picked,
     wish: &Wish,
     args: &Run,
@@ -209,7 +305,7 @@ async fn with_leave(
             params[key] = value.clone();
         }
     }
-    invoke(desk, picked, "system.run", params, args).await.map_err(|refused| refused.failure)
+    invoke(desk, screen, picked, params, args).await.map_err(|refused| refused.failure)
 }
 
 /// What this terminal decides; `None` leaves it to others.
@@ -275,6 +371,27 @@ mod tests {
     fn wish(words: &[&str]) -> Result<Value, String> {
         let line = Line::try_parse_from(std::iter::once(&"run").chain(words)).map_err(|error| error.to_string())?;
         Wish::of(&line.run).map(|wish| wish.params()).map_err(|failure| failure.message().to_owned())
+    }
+
+    #[test]
+    fn pieces_that_are_printed_are_a_beginning() {
+        let piece = |seq: u64, chunk: &str, stderr: bool| InvokeProgress {
+            idempotency_key: "k".into(),
+            node_id: "n".into(),
+            seq,
+            chunk: chunk.into(),
+            stderr,
+        };
+        let mut printed = Printed::default();
+        assert_eq!(printed.take(&piece(0, "ab", false)), Some("ab"));
+        assert_eq!(printed.take(&piece(1, "x", true)), Some("x"));
+        assert_eq!(printed.take(&piece(2, "é", false)), Some("é"));
+        assert_eq!((printed.stdout, printed.stderr), (4, 1));
+        // Something is missing: nothing is printed after it, also not what comes late.
+        for seq in [4, 3, 5] {
+            assert_eq!(printed.take(&piece(seq, "z", false)), None);
+        }
+        assert_eq!((printed.stdout, printed.stderr), (4, 1));
     }
 
     #[test]
