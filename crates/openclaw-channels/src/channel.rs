@@ -27,6 +27,12 @@ pub trait Inbox: Send + Sync {
     /// As [`Inbox::message`].
     fn polled(&self, channel: &str, account: &str, offset: i64) -> BoxFuture<'_, Result<(), NotKept>>;
 
+    /// Whether the files of a message are worth fetching: it will be read. Asked before they are.
+    fn wants_media(&self, message: &Inbound) -> bool {
+        let _ = message;
+        true
+    }
+
     /// A channel's state changed.
     fn status(&self, channel: &str, account: &str, status: Status);
 }

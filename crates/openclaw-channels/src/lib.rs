@@ -2,4 +2,8 @@
 //! the crate starts no gateway and stores nothing.
 
 pub mod channel;
+pub mod markdown;
 pub mod message;
+pub mod section;
+pub mod styled;
+pub mod telegram;
