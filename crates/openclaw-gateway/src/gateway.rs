@@ -84,6 +84,8 @@ pub struct Gateway {
     pub arrivals: Arrivals,
     /// From accept to an authenticated WebSocket.
     pub handshake_timeout: Duration,
+    /// What the HTTP API remembers between requests.
+    pub http: crate::http::api::State,
     /// The TLS side of the TCP listeners; `None` while they speak plain HTTP. Settled at start.
     pub tls: Option<Arc<Tls>>,
     /// Counts the reloads; tells those who act upon settings.
@@ -151,6 +153,7 @@ impl Gateway {
             outcomes: Outcomes::default(),
             arrivals: Arrivals::default(),
             handshake_timeout: parts.handshake_timeout,
+            http: crate::http::api::State::default(),
             tls: parts.tls,
             reloads: tokio::sync::watch::Sender::new(0),
             cancel: CancellationToken::new(),

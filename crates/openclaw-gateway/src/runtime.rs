@@ -13,6 +13,7 @@ use openclaw_protocol::Secret;
 
 use crate::{
     auth::{Policy, decide::Mode, hosts::Names, rate_limit::Limits},
+    http::hooks::{Hooks, HooksError},
     pairing::IssuerGeneration,
 };
 
@@ -38,6 +39,12 @@ pub struct Runtime {
     pub reload_off: bool,
     /// `discovery.*`
     pub discovery: DiscoveryConfig,
+    /// `gateway.http.endpoints.chatCompletions.enabled`
+    pub chat_completions: bool,
+    /// `gateway.http.endpoints.responses.enabled`
+    pub responses: bool,
+    /// `hooks`, while they are switched on.
+    pub hooks: Option<Arc<Hooks>>,
     /// The whole config, for rooms that read their own sections.
     pub config: Arc<Document>,
     /// `logging.file`
@@ -56,6 +63,8 @@ pub enum RuntimeError {
          openclaw config set gateway.auth.mode token"
     )]
     TrustedProxy,
+    #[error(transparent)]
+    Hooks(#[from] HooksError),
     #[error("gateway.tailscale.mode \"{0}\" is not supported by this version yet; run: tailscale {0} {1}")]
     Tailscale(String, u16),
 }
@@ -88,6 +97,8 @@ impl Runtime {
             Mode::None => None,
             Mode::Token(secret) | Mode::Password(secret) => Some(IssuerGeneration::of(secret)),
         };
+        let secrets: Vec<&Secret> =
+            [&settings.token, &settings.password].into_iter().flatten().map(|s| &s.value).collect();
         let (ui, limit) = (&config.control_ui, &config.auth.rate_limit);
         let millis = |duration: std::time::Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         let base_path = ui.base_path.as_deref().map(|path| format!("/{}", path.trim_matches('/')));
@@ -118,6 +129,9 @@ impl Runtime {
             hsts: config.http.strict_transport_security.as_deref().and_then(|text| text.parse().ok()),
             reload_off: config.reload_mode == ReloadMode::Off,
             discovery: config.discovery.clone(),
+            chat_completions: config.http.chat_completions,
+            responses: config.http.responses,
+            hooks: Hooks::read(&document, &secrets)?.map(Arc::new),
             log_file,
             revision: document.revision().to_owned(),
             config: document,

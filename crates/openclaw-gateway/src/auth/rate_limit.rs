@@ -16,6 +16,8 @@ pub enum CredentialClass {
     BootstrapToken,
     /// The code in a join URL.
     JoinCode,
+    /// `hooks.token`
+    HookToken,
 }
 
 /// `gateway.auth.rateLimit`.

@@ -3,6 +3,9 @@
 
 #![allow(clippy::result_large_err)] // here an error is an answer: it goes out once and is not passed around
 
+pub mod api;
+pub mod body;
+pub mod hooks;
 pub mod io;
 pub mod join;
 pub mod page;
@@ -18,9 +21,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, Method, Request, StatusCode, Version, header};
 use hyper::{body::Incoming as Body, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioTimer;
-use openclaw_protocol::{limits, method::invite::ArrivalStage};
+use openclaw_protocol::{Scope, limits, method::invite::ArrivalStage};
 use serde_json::json;
 use tokio::{io::AsyncWriteExt as _, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 use self::{
     io::{HttpIo, Stream},
@@ -32,6 +36,7 @@ use crate::{
     clock::now_ms,
     connection,
     gateway::Gateway,
+    runtime::Runtime,
     tls,
 };
 
@@ -53,6 +58,10 @@ pub enum RouteAuth {
     Public,
     /// Whoever knows the one-time code in the path.
     OneTimeCode,
+    /// Whoever proves the shared secret, with what that is worth from where it comes; see [`api::authenticate`].
+    Operator(Scope),
+    /// Whoever knows `hooks.token`, which is worth nothing elsewhere.
+    HookToken,
 }
 
 /// One route.
@@ -70,9 +79,11 @@ enum Serve {
     Ready,
     Page,
     Join,
+    Api(api::Endpoint),
+    Hook,
 }
 
-/// All routes. GET and HEAD only; anything else on them is 405.
+/// All routes. What the API and the hooks do not own is GET and HEAD only; anything else on it is 405.
 pub const ROUTES: &[Route] = &[
     Route { path: "/health", auth: RouteAuth::Probe, serve: Serve::Live },
     Route { path: "/healthz", auth: RouteAuth::Probe, serve: Serve::Live },
@@ -81,15 +92,53 @@ pub const ROUTES: &[Route] = &[
     Route { path: "/ready", auth: RouteAuth::Probe, serve: Serve::Ready },
     Route { path: "/readyz", auth: RouteAuth::Probe, serve: Serve::Ready },
     Route { path: "/", auth: RouteAuth::Public, serve: Serve::Page },
+    api::route("/v1/models", Scope::Read, api::Endpoint::Models),
+    api::route("/v1/chat/completions", Scope::Write, api::Endpoint::ChatCompletions),
+    api::route("/v1/responses", Scope::Write, api::Endpoint::Responses),
+    api::route("/v1/messages", Scope::Write, api::Endpoint::Messages),
+    api::route("/tools/invoke", Scope::Write, api::Endpoint::ToolsInvoke),
+    MODEL,
     JOIN,
+    HOOK,
 ];
+
+/// Stands for every path below `/v1/models/`.
+const MODEL: Route = api::route("/v1/models/{id}", Scope::Read, api::Endpoint::Models);
+/// Stands for every path below `hooks.path`.
+const HOOK: Route = Route { path: "/hooks", auth: RouteAuth::HookToken, serve: Serve::Hook };
 
 /// Stands for every path that ends in `/j/<code>`.
 const JOIN: Route = Route { path: "/j", auth: RouteAuth::OneTimeCode, serve: Serve::Join };
 
-fn find(path: &str) -> Option<&'static Route> {
-    let fixed = ROUTES.iter().find(|route| route.path == path);
-    fixed.or_else(|| join::code_in(path).map(|_| &JOIN))
+/// Which route owns a path. What is not switched on owns nothing.
+fn find(runtime: &Runtime, path: &str) -> Option<&'static Route> {
+    if hooks::subpath(runtime, path).is_some() {
+        return Some(&HOOK);
+    }
+    let fixed = ROUTES.iter().find(|route| route.path == path && !matches!(route.serve, Serve::Hook));
+    let model = || path.strip_prefix("/v1/models/").map(|_| &MODEL);
+    let found = fixed.or_else(model).or_else(|| join::code_in(path).map(|_| &JOIN))?;
+    let off = matches!(found.serve, Serve::Api(endpoint) if !endpoint.is_on(runtime));
+    (!off).then_some(found)
+}
+
+/// What is known of one accepted socket while it speaks HTTP.
+struct Talk {
+    /// Set by the request that becomes a WebSocket.
+    upgrade: Mutex<Option<Evidence>>,
+    /// The socket's place among those that have not proven themselves; gone once it has.
+    slot: Mutex<Option<Slot>>,
+    proven: CancellationToken,
+}
+
+impl Talk {
+    /// A request on this socket proved a secret: it no longer waits among strangers, and may take its time.
+    fn proven(&self) {
+        if let Some(slot) = self.slot.lock().ok().and_then(|mut slot| slot.take()) {
+            slot.proven();
+        }
+        self.proven.cancel();
+    }
 }
 
 /// Serves one accepted socket until it ends or becomes a WebSocket.
@@ -97,12 +146,14 @@ pub async fn serve(gateway: Arc<Gateway>, stream: Stream, peer: Peer, slot: Slot
     let deadline = Instant::now() + gateway.handshake_timeout;
     gateway.arrivals.note(now_ms(), peer.address(), ArrivalStage::Reached);
     let Some(stream) = secured(&gateway, stream, peer, &slot).await else { return };
-    let upgrade: Arc<Mutex<Option<Evidence>>> = Arc::default();
+    let evicted = slot.evicted.clone();
+    let talk =
+        Arc::new(Talk { upgrade: Mutex::default(), slot: Mutex::new(Some(slot)), proven: CancellationToken::new() });
     let service = {
-        let (gateway, upgrade) = (Arc::clone(&gateway), Arc::clone(&upgrade));
+        let (gateway, talk) = (Arc::clone(&gateway), Arc::clone(&talk));
         service_fn(move |request: Request<Body>| {
-            let (gateway, upgrade) = (Arc::clone(&gateway), Arc::clone(&upgrade));
-            async move { Ok::<_, Infallible>(answer(&gateway, peer, request, &upgrade).await) }
+            let (gateway, talk) = (Arc::clone(&gateway), Arc::clone(&talk));
+            async move { Ok::<_, Infallible>(answer(&gateway, peer, request, &talk).await) }
         })
     };
     let connection = http1::Builder::new()
@@ -112,18 +163,27 @@ pub async fn serve(gateway: Arc<Gateway>, stream: Stream, peer: Peer, slot: Slot
         .max_headers(MAX_HEADERS)
         .serve_connection(HttpIo::new(stream), service)
         .without_shutdown();
-    let evicted = slot.evicted.clone();
+    let lifetime = async {
+        if tokio::time::timeout(HTTP_LIFETIME, talk.proven.cancelled()).await.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    };
     let served = tokio::select! {
         biased;
         () = evicted.cancelled() => return,
         () = gateway.cancel.cancelled() => return,
-        served = tokio::time::timeout(HTTP_LIFETIME, connection) => served,
+        () = lifetime => return,
+        served = connection => served,
     };
-    let Ok(Ok(parts)) = served else { return };
-    let evidence = upgrade.lock().ok().and_then(|mut taken| taken.take());
+    let Ok(parts) = served else { return };
+    let evidence = talk.upgrade.lock().ok().and_then(|mut taken| taken.take());
+    let slot = talk.slot.lock().ok().and_then(|mut slot| slot.take());
     let (mut stream, unsent) = parts.io.into_parts();
     match (evidence, &mut stream) {
         (Some(evidence), _) => {
+            // A socket that proved a secret by HTTP before starts here as a stranger again.
+            let again = || gateway.admission.enter(now_ms(), evidence.client_key());
+            let Some(slot) = slot.or_else(again) else { return };
             // A task of its own: the state of the HTTP connection is dropped with this one.
             let tracker = gateway.tracker.clone();
             tracker.spawn(connection::run(gateway, stream, unsent, parts.read_buf, evidence, slot, deadline));
@@ -162,21 +222,21 @@ async fn secured(gateway: &Gateway, stream: Stream, peer: Peer, slot: &Slot) -> 
     }
 }
 
-async fn answer(
-    gateway: &Arc<Gateway>,
-    peer: Peer,
-    request: Request<Body>,
-    upgrade: &Mutex<Option<Evidence>>,
-) -> Response {
-    let (head, has_body) = (&request, has_body(request.headers()));
-    let mut response = match route(gateway, peer, head, upgrade).await {
+async fn answer(gateway: &Arc<Gateway>, peer: Peer, request: Request<Body>, talk: &Talk) -> Response {
+    let (head, body) = request.into_parts();
+    let has_body = has_body(&head.headers);
+    let (is_head, request) = (head.method == Method::HEAD, Request::from_parts(head, ()));
+    let mut unread = Some(body);
+    let mut response = match route(gateway, peer, &request, &mut unread, talk).await {
         Ok(response) | Err(response) => response,
     };
     // What follows a body we did not read is not a request; such a connection ends with its answer.
-    if has_body || response.status() == StatusCode::BAD_REQUEST {
+    if (has_body && (unread.is_some() || !response.status().is_success()))
+        || response.status() == StatusCode::BAD_REQUEST
+    {
         response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
     }
-    if request.method() == Method::HEAD {
+    if is_head {
         response = response.map(|_| reply::empty());
     }
     if let Some(hsts) = &gateway.runtime.load().hsts {
@@ -188,14 +248,15 @@ async fn answer(
 async fn route(
     gateway: &Arc<Gateway>,
     peer: Peer,
-    request: &Request<Body>,
-    upgrade: &Mutex<Option<Evidence>>,
+    request: &Request<()>,
+    body: &mut Option<Body>,
+    talk: &Talk,
 ) -> Result<Response, Response> {
     check_framing(request)?;
     let runtime = gateway.runtime.load_full();
     let evidence = Evidence::gather(peer, request.headers(), |address| runtime.is_trusted_proxy(address));
     let path = request.uri().path();
-    let found = find(path);
+    let found = find(&runtime, path);
     let wants_upgrade = request.headers().contains_key(header::UPGRADE);
     if let (Some(Route { auth: RouteAuth::Probe, serve, .. }), false) = (found, wants_upgrade) {
         only_get(request.method())?;
@@ -203,9 +264,7 @@ async fn route(
             Serve::Ready => ready(gateway, &evidence, request.headers()).await,
             // Nothing listens before everything has started.
             Serve::Started => json_reply(StatusCode::OK, &json!({"ok": true, "status": "started"})),
-            Serve::Live | Serve::Page | Serve::Join => {
-                json_reply(StatusCode::OK, &json!({"ok": true, "status": "live"}))
-            }
+            _ => json_reply(StatusCode::OK, &json!({"ok": true, "status": "live"})),
         });
     }
     if evidence.unattributable {
@@ -226,7 +285,7 @@ async fn route(
     if wants_upgrade {
         let accept = websocket_accept(gateway, request)?;
         gateway.arrivals.note(now_ms(), evidence.address, ArrivalStage::Greeted);
-        if let Ok(mut slot) = upgrade.lock() {
+        if let Ok(mut slot) = talk.upgrade.lock() {
             *slot = Some(evidence);
         }
         return Ok(reply::switching(&accept));
@@ -239,13 +298,20 @@ async fn route(
         Some(Route { serve: Serve::Join, .. }) => {
             join::answer(gateway, &evidence, request, join::code_in(path).unwrap_or_default()).await
         }
+        Some(Route { serve: Serve::Api(endpoint), auth: RouteAuth::Operator(scope), .. }) => {
+            let asked = api::Asked { gateway, evidence: &evidence, request, scope: *scope };
+            api::answer(*endpoint, asked, body, || talk.proven()).await
+        }
+        Some(Route { serve: Serve::Hook, .. }) => {
+            hooks::answer(gateway, &evidence, request, body, || talk.proven()).await
+        }
         _ if request.method() == Method::OPTIONS => Err(reply::method_not_allowed("POST")),
         _ => Err(plain(StatusCode::NOT_FOUND, "Not Found")),
     }
 }
 
 /// Refuses requests two parsers could read differently.
-fn check_framing(request: &Request<Body>) -> Result<(), Response> {
+fn check_framing<B>(request: &Request<B>) -> Result<(), Response> {
     let headers = request.headers();
     let count = |name: &header::HeaderName| headers.get_all(name).iter().count();
     let lengths = count(&header::CONTENT_LENGTH);
@@ -268,7 +334,7 @@ fn only_get(method: &Method) -> Result<(), Response> {
 }
 
 /// Checks the upgrade request of RFC 6455 section 4.2.1 and computes the answer's key.
-fn websocket_accept(gateway: &Gateway, request: &Request<Body>) -> Result<String, Response> {
+fn websocket_accept<B>(gateway: &Gateway, request: &Request<B>) -> Result<String, Response> {
     let headers = request.headers();
     let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
     let bad = || plain(StatusCode::BAD_REQUEST, "Bad Request");
@@ -313,7 +379,7 @@ async fn ready(gateway: &Gateway, evidence: &Evidence, headers: &HeaderMap) -> R
     json_reply(status, &json!({"ready": ready, "failing": failing, "uptimeMs": gateway.uptime_ms()}))
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ").map(str::trim).filter(|t| !t.is_empty())
 }
 

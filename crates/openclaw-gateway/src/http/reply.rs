@@ -2,19 +2,20 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
-use http_body_util::Full;
 use serde_json::{Value, json};
 
-pub type Response = http::Response<Full<Bytes>>;
+use super::body::ReplyBody;
+
+pub type Response = http::Response<ReplyBody>;
 
 /// An empty body.
-pub fn empty() -> Full<Bytes> {
-    Full::new(Bytes::new())
+pub fn empty() -> ReplyBody {
+    ReplyBody::whole(Bytes::new())
 }
 
 /// An answer with the headers every answer carries.
 pub fn with_body(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
-    let mut response = Response::new(Full::new(body.into()));
+    let mut response = Response::new(ReplyBody::whole(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     let mut set = |name, value| headers.insert(name, HeaderValue::from_static(value));
@@ -41,9 +42,15 @@ pub fn plain(status: StatusCode, text: &'static str) -> Response {
     with_body(status, "text/plain; charset=utf-8", text)
 }
 
+/// Why a request was refused, kept beside the answer for those who tell it in another envelope.
+#[derive(Clone, Debug)]
+pub struct Reason(pub String);
+
 /// The error envelope of the HTTP API.
 pub fn api_error(status: StatusCode, kind: &str, message: &str) -> Response {
-    json_reply(status, &json!({"error": {"message": message, "type": kind}}))
+    let mut response = json_reply(status, &json!({"error": {"message": message, "type": kind}}));
+    response.extensions_mut().insert(Reason(message.to_owned()));
+    response
 }
 
 /// 401.
