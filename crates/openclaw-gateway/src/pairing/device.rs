@@ -39,15 +39,16 @@ use crate::auth::decide::PairReason;
 /// Pending requests of unpaired devices from one source address (P-46).
 pub const MAX_PENDING_PER_SOURCE: usize = 16;
 /// Pending requests of unpaired devices altogether (P-46). Paired devices asking for more do not count: each can have
-/// only one, and their number is the owner's own doing.
+/// only one per role, and their number is the owner's own doing.
 pub const MAX_PENDING: usize = 256;
 
 /// Paired devices and pending requests.
 #[derive(Clone, Debug, Default)]
 pub struct DevicePairing {
     pub(super) devices: HashMap<DeviceId, PairedDevice>,
-    /// One live request per device.
-    pending: BTreeMap<DeviceId, PendingDevice>,
+    /// One live request per device and role: the command line and the node host of one machine share a key, and neither may
+    /// push the other's request out.
+    pending: BTreeMap<(DeviceId, Role), PendingDevice>,
     /// One-time tokens that wait.
     pub(super) bootstraps: Bootstraps,
 }
@@ -143,7 +144,7 @@ impl DevicePairing {
     ) -> Self {
         Self {
             devices: devices.into_iter().map(|device| (device.id.clone(), device)).collect(),
-            pending: pending.into_iter().map(|p| (p.request.device_id.clone(), p)).collect(),
+            pending: pending.into_iter().map(|p| ((p.request.device_id.clone(), p.request.role), p)).collect(),
             bootstraps: Bootstraps::default(),
         }
     }
@@ -152,9 +153,9 @@ impl DevicePairing {
         self.devices.get(id)
     }
 
-    /// The live request of a device.
-    pub fn pending_of(&self, now_ms: i64, id: &DeviceId) -> Option<&PendingDevice> {
-        self.pending.get(id).filter(|pending| !pending.expired(now_ms))
+    /// The live request of a device for a role.
+    pub fn pending_of(&self, now_ms: i64, id: &DeviceId, role: Role) -> Option<&PendingDevice> {
+        self.pending.get(&(id.clone(), role)).filter(|pending| !pending.expired(now_ms))
     }
 
     /// The live request with this id.
@@ -171,7 +172,8 @@ impl DevicePairing {
         (pending, paired)
     }
 
-    /// A device asks. The same wish finds the request it made before, with its time unchanged; another wish replaces it.
+    /// A device asks. The same wish finds the request it made before, with its time unchanged; another wish for
+    /// the same role replaces it.
     ///
     /// # Errors
     /// [`Full`] when an unpaired device finds no room; nothing that waits is evicted for it.
@@ -182,7 +184,7 @@ impl DevicePairing {
         asked: PairingRequest,
     ) -> Result<(Requested, Effects), Full> {
         let asked = normalised(asked);
-        let existing = self.pending_of(now_ms, &asked.device_id);
+        let existing = self.pending_of(now_ms, &asked.device_id, asked.role);
         if let Some(same) = existing.filter(|existing| existing.request.same_as(&asked)) {
             let request_id = same.id.clone();
             return Ok((Requested { request_id, created: false, superseded: None }, Effects::none()));
@@ -198,7 +200,7 @@ impl DevicePairing {
         let pending = PendingDevice { id: fresh_id.clone(), request: asked, requested_at_ms: now_ms };
         effects.changes.push(DeviceChange::PutRequest(Box::new(pending.clone())));
         effects.events.push(PairingEvent::Requested(Box::new(pending.clone())));
-        self.pending.insert(pending.request.device_id.clone(), pending);
+        self.pending.insert((pending.request.device_id.clone(), pending.request.role), pending);
         Ok((Requested { request_id: fresh_id, created: true, superseded }, effects))
     }
 
@@ -242,7 +244,8 @@ impl DevicePairing {
             return Err(OwnerNeeded);
         }
         let known = known.is_some();
-        let waiting = self.pending.get(&asked.device_id).filter(|p| p.request.same_as(&asked)).map(|p| p.id.clone());
+        let waiting = self.pending.get(&(asked.device_id.clone(), asked.role));
+        let waiting = waiting.filter(|waiting| waiting.request.same_as(&asked)).map(|waiting| waiting.id.clone());
         let resolved = waiting
             .map_or_else(Effects::none, |id| self.drop_pending(now_ms, id, &asked.device_id, Decision::Approved));
         let (device, granted) = self.grant(now_ms, asked, via, fresh_token);
@@ -265,16 +268,15 @@ impl DevicePairing {
         Ok((device_id, effects))
     }
 
-    /// Forgets a device: its roles, scopes, tokens and pending request.
+    /// Forgets a device: its roles, scopes, tokens and pending requests.
     ///
     /// # Errors
     /// [`PairingError::UnknownDevice`]
     pub fn remove(&mut self, now_ms: i64, id: &DeviceId) -> Result<Effects, PairingError> {
         self.devices.remove(id).ok_or(PairingError::UnknownDevice)?;
-        let mut effects = match self.pending.get(id).map(|pending| pending.id.clone()) {
-            Some(request) => self.drop_pending(now_ms, request, id, Decision::Rejected),
-            None => Effects::none(),
-        };
+        let waiting: Vec<RequestId> = self.requests_of(id).map(|pending| pending.id.clone()).collect();
+        let dropped = waiting.into_iter().map(|request| self.drop_pending(now_ms, request, id, Decision::Rejected));
+        let mut effects = dropped.fold(Effects::none(), Effects::and);
         effects.changes.push(DeviceChange::DeleteDevice(id.clone()));
         effects.disconnect.push(Disconnect { device_id: id.clone(), role: None, cause: DisconnectCause::Removed });
         Ok(effects.event(PairingEvent::Changed { device_id: id.clone(), at_ms: now_ms }))
@@ -335,16 +337,21 @@ impl DevicePairing {
         devices.flatten().chain(self.pending.values().map(|pending| pending.requested_at_ms)).max()
     }
 
-    /// Resolves the waiting request of a device that holds by now what it asked for.
+    fn requests_of(&self, id: &DeviceId) -> impl Iterator<Item = &PendingDevice> {
+        Role::ALL.into_iter().filter_map(|role| self.pending.get(&(id.clone(), role)))
+    }
+
+    /// Resolves the waiting requests of a device that holds by now what they ask for.
     pub(super) fn answer_pending(&mut self, now_ms: i64, id: &DeviceId) -> Effects {
         let held = |role| self.devices.get(id).and_then(|device| device.baseline(role));
-        let answered = self
-            .pending_of(now_ms, id)
-            .filter(|pending| held(pending.request.role).is_some_and(|scopes| scopes.covers(pending.request.scopes)));
-        match answered.map(|pending| pending.id.clone()) {
-            Some(request) => self.drop_pending(now_ms, request, id, Decision::Approved),
-            None => Effects::none(),
-        }
+        let answered = |pending: &&PendingDevice| {
+            !pending.expired(now_ms)
+                && held(pending.request.role).is_some_and(|scopes| scopes.covers(pending.request.scopes))
+        };
+        let answered: Vec<RequestId> =
+            self.requests_of(id).filter(answered).map(|pending| pending.id.clone()).collect();
+        let dropped = answered.into_iter().map(|request| self.drop_pending(now_ms, request, id, Decision::Approved));
+        dropped.fold(Effects::none(), Effects::and)
     }
 
     /// Writes a granted request into the device's record.
@@ -427,7 +434,7 @@ impl DevicePairing {
     }
 
     fn drop_pending(&mut self, now_ms: i64, id: RequestId, device: &DeviceId, decision: Decision) -> Effects {
-        self.pending.remove(device);
+        self.pending.retain(|_, pending| pending.id != id);
         let resolved =
             PairingEvent::Resolved { request_id: id.clone(), device_id: device.clone(), decision, at_ms: now_ms };
         Effects { changes: vec![DeviceChange::DeleteRequest(id)], ..Effects::none() }.event(resolved)

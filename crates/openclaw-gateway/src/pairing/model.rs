@@ -28,9 +28,10 @@ enum Step {
         wish: usize,
         changed: bool,
     },
-    /// Of the device's live request.
+    /// Of the device's live request for this role.
     Approve {
         device: usize,
+        role: Role,
         by: usize,
     },
     /// Of a request that was live once.
@@ -50,6 +51,7 @@ enum Step {
     },
     Reject {
         device: usize,
+        role: Role,
     },
     Remove {
         device: usize,
@@ -136,16 +138,22 @@ impl World {
             Step::Request { device, wish, changed } => {
                 let asked = next.request(keys, device, wish, changed);
                 let fresh = RequestId::new(format!("r{}", next.made));
-                let (requested, _) = next.pairing.request(next.now, fresh, asked).ok()?;
+                let others = |world: &Self| world.other_requests(keys, device, asked.role);
+                let before = others(self);
+                let (requested, _) = next.pairing.request(next.now, fresh, asked.clone()).ok()?;
+                assert_eq!(others(&next), before, "a request pushed out another one");
                 next.stale_requests.extend(requested.superseded);
             }
-            Step::Approve { device, by } => {
-                let pending = next.pairing.pending_of(next.now, keys.id(device))?.clone();
+            Step::Approve { device, role, by } => {
+                let pending = next.pairing.pending_of(next.now, keys.id(device), role)?.clone();
+                assert_eq!(pending.request.role, role);
+                let before = self.other_requests(keys, device, role);
                 let _ = next.pairing.approve(next.now, &pending.id, &approver(by), token).ok()?;
                 assert!(entitled(by, &pending.request, self, device), "{by} approved {:?}", pending.request);
                 next.withdrawn.remove(&(device, pending.request.role));
                 next.consent(device, &pending.request, true);
                 next.stale_requests.insert(pending.id);
+                assert_eq!(next.other_requests(keys, device, role), before, "one approval answered another request");
             }
             Step::ApproveStale { by } => {
                 let stale = next.stale_requests.first()?.clone();
@@ -155,7 +163,7 @@ impl World {
             }
             Step::ApproveSilently { device, wish } => {
                 let asked = next.request(keys, device, wish, false);
-                let waiting = next.pairing.pending_of(next.now, keys.id(device)).cloned();
+                let waiting = next.pairing.pending_of(next.now, keys.id(device), asked.role).cloned();
                 let _ =
                     next.pairing.approve_silent(next.now, asked.clone(), ApprovedVia::Silent, token, |_| true).ok()?;
                 assert!(!self.withdrawn.contains(&(device, asked.role)), "withdrawn consent came back silently");
@@ -172,7 +180,7 @@ impl World {
                     Invitation { setup_id, rights, label: None, sponsor: Sponsor::Owner, ttl_ms: 60_000, join: None };
                 let _ = next.pairing.invite(now, asked, &Secret::new("once")).ok()?;
                 let asked = next.request(keys, device, wish, changed);
-                let waiting = next.pairing.pending_of(next.now, keys.id(device)).map(|waiting| waiting.id.clone());
+                let waiting = next.requests(keys, device);
                 let fresh = [token, Secret::new(format!("t{}b", next.made))];
                 let _ = next.pairing.redeem(now, "once", &asked, None, fresh).ok()?;
                 assert!(role == WISHES[wish].0 && granted.covers(scopes(wish)), "redeemed beyond the token");
@@ -180,17 +188,18 @@ impl World {
                 assert_eq!(again, Err(BootstrapError::Unknown), "redeemed and still there");
                 next.withdrawn.remove(&(device, role));
                 next.consent(device, &PairingRequest { scopes: granted, ..asked }, true);
-                let still = next.pairing.pending_of(next.now, keys.id(device)).is_some();
-                next.stale_requests.extend(waiting.filter(|_| !still));
+                let still = next.requests(keys, device);
+                next.stale_requests.extend(waiting.into_iter().filter(|id| !still.contains(id)));
             }
-            Step::Reject { device } => {
-                let pending = next.pairing.pending_of(next.now, keys.id(device))?.id.clone();
+            Step::Reject { device, role } => {
+                let pending = next.pairing.pending_of(next.now, keys.id(device), role)?.id.clone();
                 let _ = next.pairing.reject(next.now, &pending).ok()?;
                 next.stale_requests.insert(pending);
             }
             Step::Remove { device } => {
-                let waiting = next.pairing.pending_of(next.now, keys.id(device)).map(|w| w.id.clone());
+                let waiting = next.requests(keys, device);
                 let _ = next.pairing.remove(next.now, keys.id(device)).ok()?;
+                assert_eq!(next.requests(keys, device), []);
                 next.stale_requests.extend(waiting);
                 for role in Role::ALL {
                     next.take_away(device, role);
@@ -239,6 +248,18 @@ impl World {
         }
         next.note_tokens(keys);
         Some(next)
+    }
+
+    /// Ids of the device's live requests.
+    fn requests(&self, keys: &Keys, device: usize) -> Vec<RequestId> {
+        let live = |role| self.pairing.pending_of(self.now, keys.id(device), role);
+        Role::ALL.into_iter().filter_map(live).map(|pending| pending.id.clone()).collect()
+    }
+
+    /// The device's live requests apart from that for `role`, whole.
+    fn other_requests(&self, keys: &Keys, device: usize, role: Role) -> Vec<PendingDevice> {
+        let others = Role::ALL.into_iter().filter(|other| *other != role);
+        others.filter_map(|other| self.pairing.pending_of(self.now, keys.id(device), other)).cloned().collect()
     }
 
     /// Consent to a request: to exactly its scopes when the role was not held or the owner looked at a changed device,
@@ -323,10 +344,10 @@ impl World {
                 let tokens: Vec<_> = d.tokens.iter().map(|(r, t)| (*r, t.live(), t.scopes)).collect();
                 (d.roles.clone(), d.approved_scopes, d.client.platform.clone(), d.approved_via, tokens)
             });
-            let pending = self
-                .pairing
-                .pending_of(self.now, keys.id(device))
-                .map(|p| (p.request.role, p.request.scopes, p.request.reason, p.request.client.platform.clone()));
+            let pending = Role::ALL.map(|role| {
+                let pending = self.pairing.pending_of(self.now, keys.id(device), role);
+                pending.map(|p| (p.request.role, p.request.scopes, p.request.reason, p.request.client.platform.clone()))
+            });
             let held: Vec<_> = Role::ALL.iter().map(|role| self.ledger.get(&(device, *role))).collect();
             format!("{record:?}{pending:?}{held:?}")
         };
@@ -359,10 +380,11 @@ fn steps() -> Vec<Step> {
         steps.push(Step::Redeem { device, made_for: 1, wish: 1, changed: true });
         steps.push(Step::Request { device, wish: 0, changed: true });
         steps.push(Step::Request { device, wish: 1, changed: true });
-        steps.extend((0..3).map(|by| Step::Approve { device, by }));
-        steps.push(Step::Reject { device });
+        steps.push(Step::Request { device, wish: 3, changed: true });
         steps.push(Step::Remove { device });
         for role in Role::ALL {
+            steps.extend((0..3).map(|by| Step::Approve { device, role, by }));
+            steps.push(Step::Reject { device, role });
             steps.push(Step::Revoke { device, role });
             for wish in 0..3 {
                 for by_device in [None, Some(0), Some(1)] {
@@ -393,9 +415,9 @@ fn no_interleaving_yields_an_unapproved_right() {
     let prepared = [
         Step::ApproveSilently { device: 0, wish: 2 },
         Step::Request { device: 0, wish: 3, changed: false },
-        Step::Approve { device: 0, by: 0 },
+        Step::Approve { device: 0, role: Role::Node, by: 0 },
         Step::Request { device: 1, wish: 1, changed: false },
-        Step::Approve { device: 1, by: 2 },
+        Step::Approve { device: 1, role: Role::Operator, by: 2 },
         Step::Connect { device: 1, wish: 1 },
         Step::Request { device: 1, wish: 2, changed: false },
     ];

@@ -143,8 +143,7 @@ fn the_same_wish_keeps_its_id_and_its_time() {
 
 #[test]
 fn another_wish_replaces_the_request_and_its_id() {
-    let differences: [(&str, Differ); 5] = [
-        ("role", |wish| wish.role = Role::Node),
+    let differences: [(&str, Differ); 4] = [
         ("scopes", |wish| wish.scopes = scopes("read admin")),
         ("platform", |wish| wish.client.platform = Some("windows".into())),
         ("name", |wish| wish.client.display_name = Some("other".into())),
@@ -163,6 +162,37 @@ fn another_wish_replaces_the_request_and_its_id() {
         assert_eq!(world.approve(&first, OWNER), Err(PairingError::UnknownRequest), "{what}: approve while swapped");
         assert_eq!(world.pairing.list(0).0.len(), 1, "{what}: one request per device");
     }
+}
+
+/// The command line and the node host of one machine have one key.
+#[test]
+fn requests_of_one_device_for_different_roles_stand_side_by_side() {
+    let mut world = World::default();
+    let operator = world.ask(1, Role::Operator, "read");
+    let node = world.ask(1, Role::Node, "");
+    assert_eq!(world.ask(1, Role::Operator, "read"), operator);
+    assert_eq!(world.ask(1, Role::Node, ""), node);
+    assert_eq!(world.pairing.list(0).0.len(), 2);
+    // Another wish for one role leaves the other alone.
+    let wider = world.ask(1, Role::Operator, "read write");
+    assert_eq!(world.approve(&operator, OWNER), Err(PairingError::UnknownRequest));
+    // Each grants its own role only.
+    world.approve(&node, OWNER).expect("approved");
+    assert_eq!(world.pairing.get(&id(1)).map(|device| device.roles.len()), Some(1));
+    assert!(world.pairing.pending(0, &wider).is_some());
+    let (_, effects) = world.pairing.reject(0, &wider).expect("rejected");
+    assert_eq!(effects.events.len(), 1);
+    // The removed device loses both.
+    let again = [world.ask(1, Role::Operator, "read"), world.ask(1, Role::Node, "")];
+    let effects = world.pairing.remove(0, &id(1)).expect("removed");
+    let told = effects.events.iter().filter(|event| matches!(event, PairingEvent::Resolved { .. })).count();
+    assert_eq!((told, world.pairing.list(0).0.len()), (2, 0));
+    for request in again {
+        assert_eq!(world.approve(&request, OWNER), Err(PairingError::UnknownRequest));
+    }
+    // Nor does the flood's limit forget one of them.
+    world.ask(1, Role::Operator, "read");
+    assert_eq!(world.pairing.list(0).0.len(), 1);
 }
 
 #[test]

@@ -127,8 +127,8 @@ fn every_field_survives_a_restart() {
     let pairing = place.open().load_devices().expect("loads");
     assert_eq!(pairing.get(&id(1)), Some(&device(1)));
     assert_eq!(pairing.get(&id(2)), None);
-    assert_eq!(pairing.pending_of(7, &id(1)), Some(&pending(1)));
-    assert_eq!(pairing.pending_of(7, &id(2)), None);
+    assert_eq!(pairing.pending_of(7, &id(1), pending(1).request.role), Some(&pending(1)));
+    assert_eq!(pairing.pending_of(7, &id(2), pending(2).request.role), None);
 }
 
 #[test]
