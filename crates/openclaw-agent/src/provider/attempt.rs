@@ -82,10 +82,16 @@ pub struct Ask {
 #[derive(Clone, Debug)]
 pub enum Step {
     /// A model is being asked. `attempt` counts from 1 within one ask.
-    Asking { model: ModelRef, attempt: u32 },
+    Asking {
+        model: ModelRef,
+        attempt: u32,
+    },
     Delta(Delta),
     /// All deltas since the last [`Step::Asking`] are void. Another one follows, after the pause.
-    Discarded { error: ProviderError, next: Next },
+    Discarded {
+        error: ProviderError,
+        next: Next,
+    },
 }
 
 /// What is tried after a failure.

@@ -1,6 +1,6 @@
 //! Model providers: one request in, a stream of pieces out.
 //!
-//! The catalog reads which models the config has and gives [`Candidate`](crate::turn::Candidate)s; [`attempt`] asks
+//! [`catalog`] reads which models the config has and gives [`Candidate`](crate::turn::Candidate)s; [`attempt`] asks
 //! candidates with patience until one has answered. The clients of the three APIs share one way of streaming over HTTP.
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -14,9 +14,21 @@ use crate::{
 };
 
 pub mod attempt;
+pub mod catalog;
+mod client;
+mod completions;
+mod endpoint;
+mod explain;
+mod history;
+mod http;
+mod messages;
+mod responses;
+mod seal;
+mod sse;
+mod tuning;
 
 /// `provider/model`, as config and operators write it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ModelRef {
     pub provider: String,
     pub model: String,
@@ -70,8 +82,7 @@ pub enum Thinking {
 
 impl Thinking {
     /// From least to most.
-    pub const ALL: [Self; 7] =
-        [Self::Off, Self::Minimal, Self::Low, Self::Medium, Self::High, Self::XHigh, Self::Max];
+    pub const ALL: [Self; 7] = [Self::Off, Self::Minimal, Self::Low, Self::Medium, Self::High, Self::XHigh, Self::Max];
 
     /// The word config, `/think` and the wire have for it.
     pub const fn as_str(self) -> &'static str {
