@@ -8,3 +8,4 @@ pub mod tool;
 pub mod turn;
 pub mod untrusted;
 pub mod usage;
+pub mod workspace;
