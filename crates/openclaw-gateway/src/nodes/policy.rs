@@ -66,7 +66,13 @@ const MACOS: &[&str] = &[
 ];
 const WINDOWS: &[&str] =
     &["camera.list", "location.get", "device.info", "device.status", "system.notify", "computer.act"];
-const LINUX: &[&str] = &["system.notify", "computer.act"];
+const LINUX: &[&str] = &[
+    "system.notify",
+    "computer.act",
+    // Defaults of the bundled linux-node plugin.
+    "camera.list",
+    "location.get",
+];
 const UNKNOWN: &[&str] = &["camera.list", "location.get", "system.notify"];
 
 /// What a node host on a desktop offers. The owner's approval of the surface is what allows them.
@@ -486,6 +492,9 @@ mod tests {
         let withheld =
             |platform, commands: &[&str]| declarable(platform, &surface(commands), Lists::default()).commands;
         assert_eq!(withheld(Platform::Linux, &["system.run", "camera.snap", "acme.do"]), ["system.run"]);
+        // The reference's table for Linux, with the defaults of its bundled plugin; no device.info.
+        let desktop = ["system.notify", "camera.list", "location.get", "device.info", "device.status"];
+        assert_eq!(withheld(Platform::Linux, &desktop), ["system.notify", "camera.list", "location.get"]);
         assert_eq!(withheld(Platform::MacOs, &["camera.snap", "device.info"]), ["camera.snap", "device.info"]);
     }
 

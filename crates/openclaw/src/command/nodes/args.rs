@@ -34,6 +34,14 @@ pub enum NodesCommand {
     Run(Run),
     /// Show a notification on a node
     Notify(Notify),
+    /// Photos and films of a node's cameras
+    Camera(Camera),
+    /// What a node's screen shows
+    Screen(Screen),
+    /// Where a node is
+    Location(Location),
+    /// The widget panel of the app for macOS
+    Canvas(Canvas),
 }
 
 impl Nodes {
@@ -48,6 +56,21 @@ impl Nodes {
             NodesCommand::Invoke(args) => args.node.at.json,
             NodesCommand::Run(args) => args.node.at.json,
             NodesCommand::Notify(args) => args.node.at.json,
+            NodesCommand::Camera(args) => match &args.command {
+                CameraCommand::List(args) => args.at.json,
+                CameraCommand::Snap(args) => args.node.at.json,
+                CameraCommand::Clip(args) => args.node.at.json,
+            },
+            NodesCommand::Screen(args) => match &args.command {
+                ScreenCommand::Record(args) => args.node.at.json,
+                ScreenCommand::Snapshot(args) => args.node.at.json,
+            },
+            NodesCommand::Location(Location { command: LocationCommand::Get(args) }) => args.node.at.json,
+            NodesCommand::Canvas(args) => match &args.command {
+                CanvasCommand::Present(args) => args.node.at.json,
+                CanvasCommand::Hide(args) => args.node.at.json,
+                CanvasCommand::Navigate(args) => args.node.at.json,
+            },
         }
     }
 }
@@ -170,6 +193,226 @@ pub struct Notify {
     /// Time the node has, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub invoke_timeout: u64,
+}
+
+#[derive(Args, Debug)]
+pub struct Camera {
+    #[command(subcommand)]
+    pub command: CameraCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CameraCommand {
+    /// Cameras of a node
+    List(OneNode),
+    /// A photo; prints where it was saved
+    Snap(Snap),
+    /// A short film; prints where it was saved
+    Clip(Clip),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Facing {
+    Front,
+    Back,
+    Both,
+}
+
+#[derive(Args, Debug)]
+pub struct Snap {
+    #[command(flatten)]
+    pub node: OneNode,
+    /// Which way the camera looks; not known on Linux
+    #[arg(long)]
+    pub facing: Option<Facing>,
+    /// Id of the camera, from `nodes camera list`
+    #[arg(long, value_name = "ID")]
+    pub device_id: Option<String>,
+    /// Largest width, in pixels
+    #[arg(long, value_name = "PX", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_width: Option<u32>,
+    /// Quality of the JPEG, 0 to 1
+    #[arg(long, value_name = "0-1", value_parser = quality)]
+    pub quality: Option<f64>,
+    /// Time before the photo, in milliseconds
+    #[arg(long, value_name = "MS")]
+    pub delay_ms: Option<u64>,
+    /// Time the node has, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub invoke_timeout: u64,
+}
+
+#[derive(Args, Debug)]
+pub struct Clip {
+    #[command(flatten)]
+    pub node: OneNode,
+    /// Which way the camera looks; not known on Linux
+    #[arg(long, value_parser = ["front", "back"], default_value = "front")]
+    pub facing: String,
+    /// Id of the camera, from `nodes camera list`
+    #[arg(long, value_name = "ID")]
+    pub device_id: Option<String>,
+    /// How long (10s, 1m, or milliseconds)
+    #[arg(long, value_name = "DURATION", default_value = "3000", value_parser = duration)]
+    pub duration: u64,
+    /// Without sound
+    #[arg(long)]
+    pub no_audio: bool,
+    /// Time the node has, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 90_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub invoke_timeout: u64,
+}
+
+#[derive(Args, Debug)]
+pub struct Screen {
+    #[command(subcommand)]
+    pub command: ScreenCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ScreenCommand {
+    /// A short film; prints where it was saved
+    Record(Record),
+    /// A picture; prints where it was saved
+    Snapshot(Snapshot),
+}
+
+#[derive(Args, Debug)]
+pub struct Record {
+    #[command(flatten)]
+    pub node: OneNode,
+    /// Which screen; 0 is the first
+    #[arg(long, value_name = "INDEX", default_value_t = 0)]
+    pub screen: u32,
+    /// How long (10s, 1m, or milliseconds)
+    #[arg(long, value_name = "DURATION", default_value = "10000", value_parser = duration)]
+    pub duration: u64,
+    /// Pictures per second
+    #[arg(long, value_name = "FPS", default_value_t = 10.0, value_parser = rate)]
+    pub fps: f64,
+    /// Without sound
+    #[arg(long)]
+    pub no_audio: bool,
+    /// Where to save it; replaced whole
+    #[arg(long, value_name = "PATH")]
+    pub out: Option<std::path::PathBuf>,
+    /// Time the node has, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 120_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub invoke_timeout: u64,
+}
+
+#[derive(Args, Debug)]
+pub struct Snapshot {
+    #[command(flatten)]
+    pub node: OneNode,
+    /// Which screen; 0 is the first
+    #[arg(long, value_name = "INDEX", default_value_t = 0)]
+    pub screen: u32,
+    /// Largest width, in pixels
+    #[arg(long, value_name = "PX", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_width: Option<u32>,
+    /// Where to save it (.png or .jpg); replaced whole
+    #[arg(long, value_name = "PATH")]
+    pub out: Option<std::path::PathBuf>,
+    /// Time the node has, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub invoke_timeout: u64,
+}
+
+#[derive(Args, Debug)]
+pub struct Location {
+    #[command(subcommand)]
+    pub command: LocationCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum LocationCommand {
+    /// Where a node is now
+    Get(Locate),
+}
+
+#[derive(Args, Debug)]
+pub struct Locate {
+    #[command(flatten)]
+    pub node: OneNode,
+    /// How old a known position may be, in milliseconds
+    #[arg(long, value_name = "MS")]
+    pub max_age: Option<u64>,
+    /// How exact it has to be
+    #[arg(long, value_parser = ["coarse", "balanced", "precise"])]
+    pub accuracy: Option<String>,
+    /// Time for finding it, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub location_timeout: u64,
+    /// Time the node has, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub invoke_timeout: u64,
+}
+
+#[derive(Args, Debug)]
+pub struct Canvas {
+    #[command(subcommand)]
+    pub command: CanvasCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CanvasCommand {
+    /// Show the panel
+    Present(Present),
+    /// Hide the panel
+    Hide(Hide),
+    /// Show another page in it
+    Navigate(Navigate),
+}
+
+#[derive(Args, Debug)]
+pub struct Present {
+    #[command(flatten)]
+    pub node: OneNode,
+    /// What to show: an address or a path of the gateway
+    #[arg(long, value_name = "URL")]
+    pub target: Option<String>,
+    #[arg(long, value_name = "PX", allow_negative_numbers = true)]
+    pub x: Option<f64>,
+    #[arg(long, value_name = "PX", allow_negative_numbers = true)]
+    pub y: Option<f64>,
+    #[arg(long, value_name = "PX")]
+    pub width: Option<f64>,
+    #[arg(long, value_name = "PX")]
+    pub height: Option<f64>,
+    /// Time the node has, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub invoke_timeout: u64,
+}
+
+#[derive(Args, Debug)]
+pub struct Hide {
+    #[command(flatten)]
+    pub node: OneNode,
+    /// Time the node has, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub invoke_timeout: u64,
+}
+
+#[derive(Args, Debug)]
+pub struct Navigate {
+    /// An address or a path of the gateway
+    pub url: String,
+    #[command(flatten)]
+    pub node: OneNode,
+    /// Time the node has, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub invoke_timeout: u64,
+}
+
+fn quality(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (0.0..=1.0).contains(number));
+    number.ok_or_else(|| "must be a number from 0 to 1".to_owned())
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number > 0.0);
+    number.ok_or_else(|| "must be a number above 0".to_owned())
 }
 
 /// `30m`, `24h`, `7d`, `90s`, or milliseconds.

@@ -1,6 +1,7 @@
 //! `openclaw nodes …`: the machines that are lent to a gateway.
 
 mod args;
+mod media;
 mod pick;
 mod run;
 mod show;
@@ -49,6 +50,10 @@ pub fn run(context: &Context, args: &Nodes) -> Outcome {
         C::Invoke(args) => invoke(context, args),
         C::Run(args) => run::run(context, args),
         C::Notify(args) => notify(context, args),
+        C::Camera(args) => media::camera(context, args),
+        C::Screen(args) => media::screen(context, args),
+        C::Location(args) => media::location(context, args),
+        C::Canvas(args) => media::canvas(context, args),
     }
 }
 

@@ -14,6 +14,7 @@ const MIN_REQUEST_PREFIX: usize = 4;
 pub struct Picked {
     pub id: String,
     pub name: String,
+    pub linux: bool,
 }
 
 /// By id, address, name (letters and digits count), or the start of an id. Within the strongest kind of match a
@@ -36,6 +37,7 @@ pub fn node(nodes: &[Node], typed: &str) -> Result<Picked, Failure> {
     let picked = |node: &Node| Picked {
         id: node.node_id.clone(),
         name: show::name(node.display_name.as_deref(), &node.node_id),
+        linux: node.platform.as_deref().is_some_and(|platform| platform.eq_ignore_ascii_case("linux")),
     };
     match (here.as_slice(), found.as_slice()) {
         ([only], _) | ([], [only]) => Ok(picked(only)),
