@@ -2,6 +2,7 @@
 //! the crate starts no gateway and stores nothing.
 
 pub mod channel;
+pub mod discord;
 pub mod markdown;
 pub mod message;
 pub mod section;

@@ -58,6 +58,10 @@ pub const OPENCLAW_TAILNET_DNS: &str = "OPENCLAW_TAILNET_DNS";
 pub const OPENCLAW_CLI_PATH: &str = "OPENCLAW_CLI_PATH";
 /// Accepted for compatibility: several gateways on one host need only their own state directory and port.
 pub const OPENCLAW_ALLOW_MULTI_GATEWAY: &str = "OPENCLAW_ALLOW_MULTI_GATEWAY";
+/// Bot token of the default Discord account.
+pub const DISCORD_BOT_TOKEN: &str = "DISCORD_BOT_TOKEN";
+/// Base URL of the Discord API, version included; the gateway and files are expected at the same host.
+pub const DISCORD_API_URL: &str = "DISCORD_API_URL";
 /// Container to run a command in.
 pub const OPENCLAW_CONTAINER: &str = "OPENCLAW_CONTAINER";
 /// Any value turns colours off (no-color.org).
@@ -87,6 +91,8 @@ pub const ALL: &[(&str, &str)] = &[
     (OPENCLAW_TAILNET_DNS, "tailnet name to advertise"),
     (OPENCLAW_CLI_PATH, "CLI path to advertise"),
     (OPENCLAW_ALLOW_MULTI_GATEWAY, "accepted, not needed"),
+    (DISCORD_BOT_TOKEN, "bot token of the default Discord account"),
+    (DISCORD_API_URL, "Discord API elsewhere, such as https://discord.example.com/api/v10"),
     (OPENCLAW_CONTAINER, "container to run in"),
     (NO_COLOR, "any value turns colours off"),
 ];

@@ -86,19 +86,7 @@ const DISCOVERY: &[Key] = &[
 const CHANNELS: &[Key] = &[
     key("defaults", Any, "defaults for all channels"),
     key("telegram", Open(TELEGRAM), "Telegram"),
-    key(
-        "discord",
-        Open(&[
-            key("enabled", Bool, ""),
-            key("token", Secret, "bot token"),
-            key("dmPolicy", DM_POLICY, ""),
-            key("groupPolicy", GROUP_POLICY, ""),
-            key("execApprovals", Open(DISCORD_APPROVALS), "approvals in Discord"),
-            any("accounts"),
-            any("guilds"),
-        ]),
-        "Discord",
-    ),
+    key("discord", Open(DISCORD), "Discord"),
 ];
 
 const TELEGRAM: &[Key] = &[
@@ -129,6 +117,45 @@ const TELEGRAM: &[Key] = &[
     any("customCommands"),
     any("actions"),
     any("execApprovals"),
+    any("accounts"),
+    key("defaultAccount", Text, ""),
+];
+
+const DISCORD: &[Key] = &[
+    key("enabled", Bool, ""),
+    key("token", Secret, "bot token (DISCORD_BOT_TOKEN)"),
+    key("dmPolicy", DM_POLICY, "who may write (pairing)"),
+    key("allowFrom", IDS, "users let in"),
+    key(
+        "dm",
+        Open(&[
+            key("enabled", Bool, ""),
+            key("policy", DM_POLICY, "older form of dmPolicy"),
+            key("allowFrom", IDS, "older form of allowFrom"),
+            key("groupEnabled", Bool, "listen in group DMs"),
+            key("groupChannels", IDS, "group DMs listened to"),
+        ]),
+        "direct messages",
+    ),
+    key("groupPolicy", GROUP_POLICY, "which servers (allowlist)"),
+    any("guilds"),
+    key("textChunkLimit", POSITIVE, "characters in one message (2000)"),
+    key("maxLinesPerMessage", POSITIVE, "lines in one message (17)"),
+    key("mediaMaxMb", Number { min: 0.0 }, "largest file (100)"),
+    key("replyToMode", Enum(&["off", "first", "all", "batched"]), "quoting"),
+    key("suppressEmbeds", Bool, "no previews of links (true)"),
+    key(
+        "intents",
+        Open(&[key("messageContent", Bool, "(true)"), key("guildMembers", Bool, ""), key("presence", Bool, "")]),
+        "privileged intents",
+    ),
+    key("allowBots", OneOf(&[Bool, Enum(&["mentions"])]), "hear other bots (false)"),
+    key("proxy", Text, "HTTP proxy URL"),
+    key("dangerouslyAllowNameMatching", Bool, "names count in lists"),
+    any("botLoopProtection"),
+    any("streaming"),
+    any("actions"),
+    key("execApprovals", Open(DISCORD_APPROVALS), "approvals in Discord"),
     any("accounts"),
     key("defaultAccount", Text, ""),
 ];
