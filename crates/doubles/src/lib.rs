@@ -3,3 +3,5 @@
 //! our crates, so that they cannot agree with us by construction.
 
 pub mod bot_api;
+pub mod discord;
+pub mod model;
