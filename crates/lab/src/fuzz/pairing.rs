@@ -66,7 +66,7 @@ pub fn pairing(data: &[u8]) {
                 state.request(now_ms, RequestId::new(format!("r{made}")), asked).ok().map(|(_, effects)| effects)
             }
             1 => {
-                let pending = state.pending_of(now_ms, id).map(|pending| pending.id.clone());
+                let pending = state.pending_of(now_ms, id, role).map(|pending| pending.id.clone());
                 let approver = Approver { scopes: scope_choice(input.byte()).collect(), owner: input.flag() };
                 pending.and_then(|request| state.approve(now_ms, &request, &approver, fresh).ok()).map(|(_, e)| e)
             }
@@ -77,7 +77,7 @@ pub fn pairing(data: &[u8]) {
                 state.approve_silent(now_ms, asked, via, fresh, |_| connected).ok().map(|(_, effects)| effects)
             }
             3 => {
-                let pending = state.pending_of(now_ms, id).map(|pending| pending.id.clone());
+                let pending = state.pending_of(now_ms, id, role).map(|pending| pending.id.clone());
                 pending.and_then(|request| state.reject(now_ms, &request).ok()).map(|(_, effects)| effects)
             }
             4 => state.remove(now_ms, id).ok(),
