@@ -256,6 +256,12 @@ impl Gateway {
         self.system_events.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
+    /// Gives the lines to the turn that starts; they are told once.
+    pub fn take_system_events(&self) -> Vec<String> {
+        let mut events = self.system_events.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *events).into()
+    }
+
     /// A connection has its hello.
     pub fn connected(self: &Arc<Self>, connection: &Arc<Connection>) {
         tracing::debug!(

@@ -36,7 +36,7 @@ use crate::{
     log,
     nodes::Nodes,
     pairing::DeviceRegistry,
-    ports, reload,
+    ports, reload, runs,
     runtime::Runtime,
     sessions::Sessions,
     store::Store,
@@ -187,11 +187,14 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     let port = listeners.first().and_then(|listener| listener.local_addr().ok()).map_or(port, |address| address.port());
     gateway.set_port(port);
     gateway.set_listening(plan.addresses.clone());
+    runs::recover::load(&gateway).await.map_err(|error| failed(&error))?;
     health::refresh(&gateway);
     for listener in listeners {
         gateway.tracker.spawn(accept_tcp(Arc::clone(&gateway), listener));
     }
     gateway.tracker.spawn(accept_owner(Arc::clone(&gateway), owner_socket));
+    gateway.tracker.spawn(runs::models::watch(Arc::clone(&gateway)));
+    runs::recover::begin(&gateway);
     gateway.tracker.spawn(tick(Arc::clone(&gateway)));
     gateway.tracker.spawn(refresh_health(Arc::clone(&gateway)));
     gateway.tracker.spawn(sweep(Arc::clone(&gateway)));

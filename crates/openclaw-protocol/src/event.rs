@@ -62,6 +62,17 @@ pub const SESSION_MESSAGE: Event = event("session.message", Gate::Operators(Scop
 /// As [`SESSION_MESSAGE`].
 pub const SESSIONS_CHANGED: Event = event("sessions.changed", Gate::Operators(Scope::Read), true);
 
+/// A run of the agent, as clients that show a chat see it.
+pub const CHAT: Event = event("chat", Gate::Operators(Scope::Read), false);
+/// The same event while the reply grows: the next one says the same and more.
+pub const CHAT_DELTA: Event = event("chat", Gate::Operators(Scope::Read), true);
+/// A run of the agent in detail.
+pub const AGENT: Event = event("agent", Gate::Operators(Scope::Read), false);
+/// The tools of a run, to those who follow its conversation.
+pub const SESSION_TOOL: Event = event("session.tool", Gate::Operators(Scope::Read), true);
+/// Models or commands changed.
+pub const CHAT_METADATA_CHANGED: Event = event("chat.metadata.changed", Gate::Operators(Scope::Read), true);
+
 /// Point-to-point events to one node.
 pub const NODE_INVOKE_REQUEST: &str = "node.invoke.request";
 pub const NODE_INVOKE_CANCEL: &str = "node.invoke.cancel";
@@ -92,6 +103,10 @@ pub const BROADCAST: &[Event] = &[
     VOICEWAKE_ROUTING_CHANGED,
     EXEC_APPROVAL_REQUESTED,
     EXEC_APPROVAL_RESOLVED,
+    CHAT,
+    AGENT,
+    SESSION_TOOL,
+    CHAT_METADATA_CHANGED,
     SESSION_MESSAGE,
     SESSIONS_CHANGED,
 ];

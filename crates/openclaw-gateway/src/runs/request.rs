@@ -3,6 +3,7 @@
 use openclaw_agent::provider::{ModelRef, Thinking};
 use openclaw_channels::message::{Address, Inbound, Media};
 use openclaw_protocol::{DeviceId, Scope, ScopeSet};
+use serde::{Deserialize, Serialize};
 
 use crate::sessions::SessionKey;
 
@@ -72,7 +73,8 @@ impl Authority {
 }
 
 /// `queueMode` of `chat.send`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum WhenBusy {
     /// Wait for one's turn.
     #[default]

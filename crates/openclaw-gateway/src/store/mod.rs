@@ -12,6 +12,7 @@ pub(crate) mod devices;
 pub(crate) mod nodes;
 mod reader;
 mod schema;
+pub(crate) mod runs;
 pub(crate) mod sessions;
 #[cfg(test)]
 mod tests;
@@ -31,11 +32,12 @@ use thiserror::Error;
 use crate::{
     nodes::{registry::Remembered, surface::NodeChange},
     pairing::{DeviceChange, DevicePairing, token::Seen},
+    runs::record::RunChange,
     sessions::Record,
 };
 
 pub use reader::Reader;
-pub(crate) use sessions::int;
+pub(crate) use sessions::{QUARTER_MS, int};
 pub use sessions::{MessageRow, SessionChange, Spent};
 pub use writer::{Receipt, Slot, Store};
 
@@ -45,6 +47,7 @@ pub enum Change {
     Device(DeviceChange),
     Node(NodeChange),
     Session(SessionChange),
+    Run(RunChange),
 }
 
 impl From<DeviceChange> for Change {
@@ -65,12 +68,19 @@ impl From<SessionChange> for Change {
     }
 }
 
+impl From<RunChange> for Change {
+    fn from(change: RunChange) -> Self {
+        Self::Run(change)
+    }
+}
+
 impl Change {
     fn apply(&self, connection: &Connection) -> rusqlite::Result<()> {
         match self {
             Self::Device(change) => devices::apply(connection, change),
             Self::Node(change) => nodes::apply(connection, change),
             Self::Session(change) => sessions::apply(connection, change),
+            Self::Run(change) => runs::apply(connection, change),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Tables of the runs room: what was asked, how far it got, and which tools were started and have not answered.
 
+use openclaw_channels::message::Address;
 use rusqlite::{Connection, OptionalExtension as _, Row, params, types::Type};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -24,9 +25,12 @@ pub(super) const SCHEMA_1: &str = "
         started_ms   INTEGER,
         ended_ms     INTEGER,
         outcome      TEXT,
+        kind         TEXT NOT NULL CHECK (kind IN ('chat', 'command')),
+        deliver      TEXT, -- where the reply goes, JSON
         delivery     TEXT NOT NULL,
         open         INTEGER NOT NULL -- 1 while something is left to do after a crash
     ) STRICT, WITHOUT ROWID;
+    CREATE INDEX runs_session ON runs (session_key, ended_ms);
     CREATE INDEX runs_open ON runs (submitted_ms) WHERE open = 1;
     CREATE INDEX runs_ended ON runs (ended_ms) WHERE open = 0;
     CREATE TABLE run_tools (
@@ -79,7 +83,7 @@ pub(super) fn apply(connection: &Connection, change: &RunChange) -> rusqlite::Re
 
 fn insert(connection: &Connection, row: &RunRow) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("INSERT INTO runs VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12)")?
+        .prepare_cached("INSERT INTO runs VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)")?
         .execute(params![
             row.run_id.0,
             row.session.as_str(),
@@ -91,6 +95,8 @@ fn insert(connection: &Connection, row: &RunRow) -> rusqlite::Result<()> {
             row.started_ms,
             row.ended_ms,
             row.outcome.as_ref().map(json).transpose()?,
+            if row.command { "command" } else { "chat" },
+            row.deliver.as_ref().map(json).transpose()?,
             json(&row.delivery)?,
             row.state != State::Ended || row.delivery.is_open(),
         ])
@@ -124,14 +130,19 @@ pub(crate) fn get(connection: &Connection, id: &str) -> rusqlite::Result<Option<
         .map(Option::flatten)
 }
 
-/// The last reply of a session that was to be sent to a channel, for `/last`.
-pub(crate) fn last_reply(connection: &Connection, session: &str) -> rusqlite::Result<Option<RunOutcome>> {
+/// The last answer of a session, for `/last`: in a chat of a channel, the last one to that chat.
+pub(crate) fn last_reply(
+    connection: &Connection,
+    session: &str,
+    to: Option<&Address>,
+) -> rusqlite::Result<Option<RunOutcome>> {
+    let to = to.map(json).transpose()?;
     let text: Option<Option<String>> = connection
         .prepare_cached(
-            "SELECT outcome FROM runs WHERE session_key = ?1 AND state = 'ended' AND delivery != '\"none\"'
-             AND run_id NOT LIKE 'last:%' ORDER BY ended_ms DESC LIMIT 1",
+            "SELECT outcome FROM runs WHERE session_key = ?1 AND state = 'ended' AND kind = 'chat'
+             AND (?2 IS NULL OR deliver = ?2) ORDER BY ended_ms DESC, run_id LIMIT 1",
         )?
-        .query_row([session], |row| row.get(0))
+        .query_row(params![session, to], |row| row.get(0))
         .optional()?;
     text.flatten().map(|text| parsed("outcome", &text)).transpose()
 }
@@ -151,6 +162,8 @@ fn run(row: &Row<'_>) -> rusqlite::Result<RunRow> {
         started_ms: row.get("started_ms")?,
         ended_ms: row.get("ended_ms")?,
         outcome: outcome.map(|text| parsed("outcome", &text)).transpose()?,
+        command: row.get::<_, String>("kind")? == "command",
+        deliver: row.get::<_, Option<String>>("deliver")?.map(|text| parsed("deliver", &text)).transpose()?,
         delivery: parsed::<Delivery>("delivery", &row.get::<_, String>("delivery")?)?,
     })
 }

@@ -1,0 +1,233 @@
+//! Replies on their way to a channel.
+//!
+//! Before a message is handed to the channel, the disk says so: after a crash nobody can tell whether it arrived, and then it
+//! is not sent again. The person is told once, and `/last` shows it. What certainly was not sent is sent later, with
+//! patience. Replies to one chat keep their order.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use openclaw_channels::{
+    channel::{Partly, SendError},
+    message::{Address, Outbound},
+};
+
+use super::{
+    Deliver, Origin, RunId, RunOutcome, RunRequest,
+    record::{Delivery, RunChange},
+};
+use crate::{gateway::Gateway, store::StoreError};
+
+/// Between two tries, doubled each time.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// How long a reply is tried: a day.
+const PATIENCE: Duration = Duration::from_secs(24 * 3600);
+
+const AFTER_CRASH: &str =
+    "The gateway restarted while it was sending my last reply, so it may not have arrived. /last shows it.";
+const AFTER_TROUBLE: &str =
+    "The connection broke while my last reply was being sent, so it may not have arrived in full. /last shows it.";
+
+/// A reply and where it goes.
+#[derive(Clone, Debug)]
+pub struct Job {
+    run_id: RunId,
+    to: Address,
+    reply_to: Option<String>,
+    outcome: Arc<RunOutcome>,
+    delivery: Delivery,
+    /// What it was when the gateway stopped.
+    after_crash: bool,
+}
+
+impl Job {
+    /// `None` when the request has nobody to deliver to, or nothing is left to do.
+    pub fn of(request: &RunRequest, outcome: Arc<RunOutcome>, delivery: Delivery, after_crash: bool) -> Option<Self> {
+        let to = request.deliver.clone().filter(|_| delivery.is_open())?;
+        // In a group the reply says which message it answers.
+        let reply_to = match &request.origin {
+            Origin::Channel(inbound) if inbound.kind != openclaw_channels::message::ChatKind::Direct => {
+                Some(inbound.message_id.clone())
+            }
+            _ => None,
+        };
+        Some(Self { run_id: request.run_id.clone(), to, reply_to, outcome, delivery, after_crash })
+    }
+}
+
+/// By chat. There is an entry while a task brings replies there.
+#[derive(Debug, Default)]
+pub struct Deliveries(Mutex<HashMap<Address, VecDeque<Job>>>);
+
+impl Deliveries {
+    pub fn count(&self) -> usize {
+        self.lock().values().map(|waiting| waiting.len() + 1).sum()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Address, VecDeque<Job>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sends a reply after those to the same chat that came before it.
+pub fn enqueue(gateway: &Arc<Gateway>, job: Job) {
+    let to = job.to.clone();
+    let mut waiting = gateway.runs.deliveries.lock();
+    if let Some(queue) = waiting.get_mut(&to) {
+        queue.push_back(job);
+        return;
+    }
+    waiting.insert(to.clone(), VecDeque::new());
+    drop(waiting);
+    let gateway = Arc::clone(gateway);
+    gateway.clone().tracker.spawn(async move {
+        let mut next = Some(job);
+        while let Some(job) = next {
+            if bring(&gateway, job).await.is_err() {
+                // The gateway stops; the disk knows where each of them is.
+                return;
+            }
+            let mut waiting = gateway.runs.deliveries.lock();
+            next = waiting.get_mut(&to).and_then(VecDeque::pop_front);
+            if next.is_none() {
+                waiting.remove(&to);
+            }
+        }
+    });
+}
+
+/// The gateway stops.
+struct Stopping;
+
+impl From<StoreError> for Stopping {
+    fn from(error: StoreError) -> Self {
+        if !matches!(error, StoreError::Closed) {
+            tracing::error!(%error, "how far a reply travelled was not saved; it waits for the next start");
+        }
+        Self
+    }
+}
+
+async fn note(gateway: &Gateway, run_id: &RunId, delivery: Delivery) -> Result<(), Stopping> {
+    let change = RunChange::Delivery { run_id: run_id.clone(), delivery };
+    Ok(gateway.store.commit([change]).await?)
+}
+
+async fn bring(gateway: &Arc<Gateway>, job: Job) -> Result<(), Stopping> {
+    let Some(deliver) = gateway.runs.deliver().cloned() else {
+        tracing::warn!(run = job.run_id.0, channel = job.to.channel, "there is no way to deliver the reply; it is kept");
+        return Ok(());
+    };
+    let (first, sent, preview) = match job.delivery.clone() {
+        Delivery::None | Delivery::Sent { .. } | Delivery::Failed { .. } | Delivery::Unknown { told: true, .. } => {
+            return Ok(());
+        }
+        Delivery::Unknown { piece, told: false } => return tell(gateway, &*deliver, &job, piece).await,
+        Delivery::Sending { piece, .. } => {
+            note(gateway, &job.run_id, Delivery::Unknown { piece, told: false }).await?;
+            return tell(gateway, &*deliver, &job, piece).await;
+        }
+        Delivery::Preview { message_id } => (0, Vec::new(), message_id),
+        Delivery::Pending { piece, sent, preview } => (piece, sent, preview),
+    };
+    let text = job.outcome.reply().unwrap_or_default();
+    let media = job.outcome.media.clone();
+    let message = Outbound { text, media, reply_to: job.reply_to.clone(), ..Outbound::default() };
+    let pieces = deliver.pieces(&job.to, &message);
+    let mut progress = Progress { gateway, deliver: &*deliver, job: &job, sent };
+    for (number, piece) in pieces.iter().enumerate().skip(first) {
+        let preview = preview.as_deref().filter(|_| number == 0);
+        match progress.piece(number, piece, preview).await? {
+            Step::Sent => {}
+            Step::GaveUp => return Ok(()),
+        }
+    }
+    note(gateway, &job.run_id, Delivery::Sent { ids: progress.sent }).await
+}
+
+enum Step {
+    Sent,
+    GaveUp,
+}
+
+struct Progress<'a> {
+    gateway: &'a Arc<Gateway>,
+    deliver: &'a dyn Deliver,
+    job: &'a Job,
+    sent: Vec<String>,
+}
+
+impl Progress<'_> {
+    async fn piece(&mut self, number: usize, piece: &Outbound, preview: Option<&str>) -> Result<Step, Stopping> {
+        let (gateway, job) = (self.gateway, self.job);
+        let (mut wait, mut waited) = (FIRST_WAIT, Duration::ZERO);
+        loop {
+            if gateway.cancel.is_cancelled() {
+                return Err(Stopping);
+            }
+            let tried = match preview {
+                // An edit can be repeated as often as it takes.
+                Some(id) => match self.deliver.edit(&job.to, id, piece).await {
+                    Ok(()) => Ok(vec![id.to_owned()]),
+                    Err(SendError::Unknown { why }) => Err(SendError::NotSent { why, retry_after: None }),
+                    Err(error) => Err(error),
+                },
+                None => {
+                    let sending = Delivery::Sending { piece: number, sent: self.sent.clone() };
+                    note(gateway, &job.run_id, sending).await?;
+                    match self.deliver.send(&job.to, piece).await {
+                        Ok(ids) => Ok(ids),
+                        // A part of it was seen: it cannot be sent again as a whole.
+                        Err(Partly { sent, error }) if !sent.is_empty() => Err(SendError::Unknown { why: error.to_string() }),
+                        Err(Partly { error, .. }) => Err(error),
+                    }
+                }
+            };
+            let (why, retry_after) = match tried {
+                Ok(ids) => {
+                    self.sent.extend(ids);
+                    return Ok(Step::Sent);
+                }
+                Err(SendError::Unknown { why }) => {
+                    tracing::warn!(run = job.run_id.0, "whether a reply arrived is not known: {why}");
+                    note(gateway, &job.run_id, Delivery::Unknown { piece: number, told: false }).await?;
+                    tell(gateway, self.deliver, job, number).await?;
+                    return Ok(Step::GaveUp);
+                }
+                Err(SendError::NotSent { why, retry_after }) => (why, retry_after),
+            };
+            if waited >= PATIENCE {
+                tracing::error!(run = job.run_id.0, channel = job.to.channel, "a reply was not sent: {why}");
+                note(gateway, &job.run_id, Delivery::Failed { piece: number, why }).await?;
+                return Ok(Step::GaveUp);
+            }
+            if preview.is_none() {
+                let pending = Delivery::Pending { piece: number, sent: self.sent.clone(), preview: None };
+                note(gateway, &job.run_id, pending).await?;
+            }
+            let pause = retry_after.unwrap_or(wait).max(FIRST_WAIT);
+            tracing::warn!(run = job.run_id.0, channel = job.to.channel, "a reply waits {pause:?}: {why}");
+            tokio::select! {
+                () = gateway.cancel.cancelled() => return Err(Stopping),
+                () = tokio::time::sleep(pause) => {}
+            }
+            waited += pause;
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+    }
+}
+
+/// Tells the person, at most once.
+async fn tell(gateway: &Arc<Gateway>, deliver: &dyn Deliver, job: &Job, piece: usize) -> Result<(), Stopping> {
+    note(gateway, &job.run_id, Delivery::Unknown { piece, told: true }).await?;
+    let text = if job.after_crash { AFTER_CRASH } else { AFTER_TROUBLE };
+    let notice = Outbound { text: text.into(), ..Outbound::default() };
+    if let Err(error) = deliver.send(&job.to, &notice).await {
+        tracing::warn!(run = job.run_id.0, channel = job.to.channel, "the notice was not sent either: {error}");
+    }
+    Ok(())
+}
