@@ -4,6 +4,7 @@ pub mod client;
 pub mod delay;
 pub mod fuzz;
 pub mod netlab;
+pub mod node_bench;
 pub mod peers;
 pub mod process;
 pub mod require;
