@@ -166,7 +166,7 @@ pub fn remember_always(file: &mut ApprovalsFile, agent: &str, path: &str, argv: 
         pattern: path.to_owned(),
         source: Some(ALWAYS.into()),
         arg_pattern: Some(bound),
-        last_used_at: Some(now_ms as f64),
+        last_used_at: Some(now_ms.into()),
         ..AllowlistEntry::default()
     });
 }
@@ -208,7 +208,7 @@ mod tests {
         let check = |words: &[&str], cwd: &str, expected: &str| {
             assert_eq!(arg_digest(&argv(words), cwd), format!("sha256:cwd-argv:v1:{expected}"), "{words:?} {cwd}");
         };
-        check(&["echo", "hi"], "/work", "6222fa54ebb157d0706c4f830847ac3230e77e063f1334e348b54ad5ef096ce0");
+        check(&["echo", "hi"], "/srv/work", "539dc5907a6f39cd6ee79ed835f7289ed391c5df82a3c946d30d2b59fd95dc1b");
         check(&["/bin/ls"], "/", "d535b61d5d7bbd09d8a1a6161e987ad1bce0688b581a7e78a36069482408baf4");
         let odd = ["rg", "-n", "a b", "é", ""];
         check(&odd, "/home/me/./x/../y", "7fd38665f9c17f438b335c23f010c6f0b2e53d34dcaf08ef18d431c43328baf8");
@@ -234,13 +234,13 @@ mod tests {
         // Bare patterns never come from a decision.
         check(json!({"pattern": "*", "source": "allow-always"}), "rg", rg, &["rg"], None, false);
         check(json!({"pattern": rg, "source": "allow-always"}), "rg", rg, &["rg"], None, false);
-        let bound = arg_digest(&argv(&["rg", "needle"]), "/work");
+        let bound = arg_digest(&argv(&["rg", "needle"]), "/srv/work");
         let always = json!({"pattern": rg, "source": "allow-always", "argPattern": bound});
-        check(always.clone(), "rg", rg, &["rg", "needle"], Some("/work"), true);
-        check(always.clone(), "rg", rg, &["rg", "needle"], Some("/work/."), true);
+        check(always.clone(), "rg", rg, &["rg", "needle"], Some("/srv/work"), true);
+        check(always.clone(), "rg", rg, &["rg", "needle"], Some("/srv/work/."), true);
         check(always.clone(), "rg", rg, &["rg", "needle"], Some("/other"), false);
-        check(always.clone(), "rg", rg, &["rg", "needle", ""], Some("/work"), false);
-        check(always.clone(), "rg", rg, &["rg", "need", "le"], Some("/work"), false);
+        check(always.clone(), "rg", rg, &["rg", "needle", ""], Some("/srv/work"), false);
+        check(always.clone(), "rg", rg, &["rg", "need", "le"], Some("/srv/work"), false);
         check(always, "rg", rg, &["rg", "needle"], None, false);
         check(json!({"pattern": rg, "argPattern": "^-n \\w+$"}), "rg", rg, &["rg", "-n", "abc"], None, true);
         check(json!({"pattern": rg, "argPattern": "^-n \\w+$"}), "rg", rg, &["rg", "-n", "a", "b"], None, false);
@@ -254,14 +254,14 @@ mod tests {
     fn always_is_for_one_command_in_one_place() {
         let mut file = ApprovalsFile::empty();
         for _ in 0..2 {
-            remember_always(&mut file, "main", "/usr/bin/rg", &argv(&["rg", "x"]), "/work", 7);
+            remember_always(&mut file, "main", "/usr/bin/rg", &argv(&["rg", "x"]), "/srv/work", 7);
         }
         remember_always(&mut file, "main", "/usr/bin/rg", &argv(&["rg", "x"]), "/tmp", 7);
         let agents = file.agents.unwrap();
         let list = agents["main"].allowlist.as_ref().unwrap();
         assert_eq!(list.len(), 2);
         let program = Program { word: "rg", path: "/usr/bin/rg", home: None };
-        assert!(find(list, program, &argv(&["rg", "x"]), Some("/work")).is_some());
-        assert!(find(list, program, &argv(&["rg", "y"]), Some("/work")).is_none());
+        assert!(find(list, program, &argv(&["rg", "x"]), Some("/srv/work")).is_some());
+        assert!(find(list, program, &argv(&["rg", "y"]), Some("/srv/work")).is_none());
     }
 }

@@ -7,7 +7,10 @@
 mod allowlist;
 mod policy;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use openclaw_protocol::{
     method::exec::{AgentApprovals, AllowlistEntry, ApprovalsFile, ApprovalsSnapshot},
@@ -27,6 +30,8 @@ pub use policy::{Held, resolve};
 /// Far more than any allow-list takes.
 const MAX_BYTES: u64 = 4 << 20;
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Most entries of one allow-list.
+pub const MAX_RULES: usize = 2000;
 const FILE: &str = "exec-approvals.json";
 
 /// Why the document cannot be had or changed.
@@ -82,6 +87,11 @@ impl ExecApprovals {
         Self { file: paths.state_dir.join(FILE), state_dir: paths.state_dir.clone() }
     }
 
+    /// Where the document is.
+    pub fn path(&self) -> &Path {
+        &self.file
+    }
+
     /// Reads the document. A damaged one is no error: it is told, and denies everything.
     ///
     /// # Errors
@@ -97,6 +107,17 @@ impl ExecApprovals {
             Err(reason) => (ApprovalsFile::deny_all(), Some(reason)),
         };
         Ok(Loaded { path, exists: true, hash: digest(&bytes), file, damaged })
+    }
+
+    /// As [`ExecApprovals::load`], for those who have to decide now: a file that cannot be opened denies everything, too.
+    pub fn read(&self) -> Loaded {
+        self.load().unwrap_or_else(|error| Loaded {
+            path: self.file.clone(),
+            exists: true,
+            hash: "unreadable".to_owned(),
+            file: ApprovalsFile::deny_all(),
+            damaged: Some(error.to_string()),
+        })
     }
 
     /// Replaces the document. `base_hash` is the hash of the text the change was made from.
@@ -116,7 +137,10 @@ impl ExecApprovals {
             file.socket = match (file.socket, found.file.socket) {
                 (None, kept) => kept,
                 (Some(mut given), kept) => {
-                    given.token = given.token.or_else(|| kept.and_then(|socket| socket.token));
+                    if let Some(kept) = kept {
+                        given.path = given.path.or(kept.path);
+                        given.token = given.token.or(kept.token);
+                    }
                     Some(given)
                 }
             };
@@ -196,11 +220,14 @@ fn normalised(mut file: ApprovalsFile) -> Result<ApprovalsFile, ApprovalsError> 
         for agent in agents.values_mut() {
             if let Some(list) = &mut agent.allowlist {
                 list.retain(|entry| !entry.pattern.trim().is_empty());
+                if list.len() > MAX_RULES {
+                    return Err(ApprovalsError::Invalid(format!("an allow-list has more than {MAX_RULES} entries")));
+                }
                 for entry in list {
                     // It repeats in plain text what the pattern says; the reference drops it as well.
                     entry.more.remove("commandText");
                     if entry.id.as_deref().is_none_or(str::is_empty) {
-                        entry.id = Some(fresh_id()?);
+                        entry.id = Some(uuid::Uuid::new_v4().to_string());
                     }
                 }
             }
@@ -232,15 +259,6 @@ fn merged(main: AgentApprovals, old: AgentApprovals) -> AgentApprovals {
         allowlist: (!list.is_empty()).then_some(list),
         more,
     }
-}
-
-/// A random UUID, version 4.
-fn fresh_id() -> Result<String, FileError> {
-    let mut bytes: [u8; 16] = files::random()?;
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let text = hex(&bytes);
-    Ok(format!("{}-{}-{}-{}-{}", &text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]))
 }
 
 /// What a person typed, as a document: JSON5, an object.
@@ -343,10 +361,36 @@ mod tests {
         assert!(text.contains("hush") && text.contains("/run/b"), "{text}");
     }
 
+    /// Keys this program does not know belong to newer releases, wherever they are.
+    #[test]
+    fn what_is_not_known_is_kept() {
+        let (dir, store) = store();
+        let path = dir.path().join("exec-approvals.json");
+        let text = json!({
+            "version": 1, "later": {"a": 1}, "defaults": {"ask": "always", "review": "auto"},
+            "socket": {"path": "/run/a", "group": 7},
+            "agents": {"main": {"security": "full", "pace": 2,
+                                "allowlist": [{"id": "x", "pattern": "/bin/ls", "lastUsedAt": 7, "why": "mine"}]}}
+        });
+        fs::write(&path, text.to_string()).unwrap();
+        let loaded = store.load().unwrap();
+        store.replace(loaded.file, Some(&loaded.hash)).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&fs::read(&path).unwrap()).unwrap(), text);
+    }
+
+    #[test]
+    fn lists_have_an_end() {
+        let (_dir, store) = store();
+        let list =
+            |count: usize| document(json!({"version": 1, "agents": {"a": {"allowlist": vec!["/bin/ls"; count]}}}));
+        assert!(matches!(store.replace(list(MAX_RULES + 1), None), Err(ApprovalsError::Invalid(_))));
+        assert!(store.replace(list(MAX_RULES), None).is_ok());
+    }
+
     #[test]
     fn people_may_type_json5() {
         let file = parse("{ defaults: { security: 'full', ask: 'off', }, }").unwrap();
-        assert_eq!(file.defaults.unwrap().security, Some(ExecSecurity::Full));
+        assert_eq!(file.defaults.unwrap().policy.security, Some(ExecSecurity::Full));
         for wrong in ["[]", "{ version: 1", "{ defaults: { ask: 'maybe' } }", ""] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

@@ -16,7 +16,7 @@ pub struct Held {
 /// the rest asks. A node begins with the same; the reference's 2026.9 with full and off. Without an agent: the defaults.
 pub fn resolve(file: &ApprovalsFile, agent: Option<&str>) -> Held {
     let none = ExecPolicy::default();
-    let defaults = file.defaults.as_ref().unwrap_or(&none);
+    let defaults = file.defaults.as_ref().map_or(&none, |defaults| &defaults.policy);
     let entry = |name: &str| file.agents.as_ref()?.get(name);
     let (own, all) = match agent {
         Some(name) => (entry(name).filter(|_| name != "*"), entry("*")),

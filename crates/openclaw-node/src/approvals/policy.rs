@@ -77,7 +77,7 @@ pub fn effective(file: &ApprovalsFile, agent: Option<&str>, configured: Configur
         [of(agent).map(|a| &a.policy), old.map(|a| &a.policy), of(ANY_AGENT).map(|a| &a.policy)]
             .into_iter()
             .flatten()
-            .chain(&file.defaults)
+            .chain(file.defaults.as_ref().map(|defaults| &defaults.policy))
             .collect();
     let security = layers.iter().find_map(|layer| layer.security);
     let ask = layers.iter().find_map(|layer| layer.ask);

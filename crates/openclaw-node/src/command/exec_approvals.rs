@@ -22,7 +22,7 @@ struct SetParams {
 pub fn get(toolbox: &Toolbox, call: &Call) -> Result<Value, Failure> {
     let params: GetParams = call.optional_params()?;
     let snapshot = toolbox.approvals.read();
-    let mut answer = snapshot.to_wire(&toolbox.approvals);
+    let mut answer = toolbox.approvals.to_wire(&snapshot);
     if params.include_resolved_defaults {
         let defaults = openclaw_protocol::method::exec::ApprovalsFile { agents: None, ..snapshot.file };
         let resolved = policy::effective(&defaults, None, toolbox.configured).policy;
@@ -36,7 +36,7 @@ pub fn set(toolbox: &Toolbox, call: &Call) -> Result<Value, Failure> {
     let file = params.file.filter(Value::is_object);
     let file = file.ok_or_else(|| Failure::invalid("INVALID_REQUEST: exec approvals file required"))?;
     match toolbox.approvals.replace(&file, params.base_hash.as_deref()) {
-        Ok(snapshot) => Ok(snapshot.to_wire(&toolbox.approvals)),
+        Ok(snapshot) => Ok(toolbox.approvals.to_wire(&snapshot)),
         Err(error @ (SetError::HashRequired | SetError::Changed | SetError::Invalid(_))) => {
             Err(Failure::invalid(error.to_string()))
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, value::RawValue};
+use serde_json::{Map, Number, Value, value::RawValue};
 
 use super::{Access, Done, NoParams};
 use crate::{Scope, Secret, method};
@@ -124,7 +124,7 @@ pub struct AllowlistEntry {
     pub arg_pattern: Option<String>,
     /// Milliseconds since the epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_used_at: Option<f64>,
+    pub last_used_at: Option<Number>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_used_command: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -152,7 +152,7 @@ struct FullEntry {
     #[serde(default)]
     arg_pattern: Option<String>,
     #[serde(default)]
-    last_used_at: Option<f64>,
+    last_used_at: Option<Number>,
     #[serde(default)]
     last_used_command: Option<String>,
     #[serde(default)]
@@ -179,6 +179,16 @@ impl From<WrittenEntry> for AllowlistEntry {
     }
 }
 
+/// What holds where an agent's entry says nothing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DefaultApprovals {
+    #[serde(flatten)]
+    pub policy: ExecPolicy,
+    /// Keys of newer releases, kept.
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
+}
+
 /// Policy and allow-list of one agent; `*` stands for all.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct AgentApprovals {
@@ -197,12 +207,14 @@ pub struct ApprovalsSocket {
     pub path: Option<String>,
     #[serde(default, skip_serializing)]
     pub token: Option<Secret>,
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
 }
 
 impl PartialEq for ApprovalsSocket {
     fn eq(&self, other: &Self) -> bool {
         let token = |socket: &Self| socket.token.as_ref().map(|token| token.expose().to_owned());
-        self.path == other.path && token(self) == token(other)
+        self.path == other.path && token(self) == token(other) && self.more == other.more
     }
 }
 
@@ -214,7 +226,7 @@ pub struct ApprovalsFile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<ApprovalsSocket>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub defaults: Option<ExecPolicy>,
+    pub defaults: Option<DefaultApprovals>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agents: Option<BTreeMap<String, AgentApprovals>>,
     #[serde(flatten)]
@@ -232,13 +244,13 @@ impl ApprovalsFile {
 
     /// What holds when a document cannot be read: nothing runs.
     pub fn deny_all() -> Self {
-        let defaults = ExecPolicy {
+        let policy = ExecPolicy {
             security: Some(ExecSecurity::Deny),
             ask: Some(ExecAsk::Off),
             ask_fallback: Some(ExecSecurity::Deny),
             auto_allow_skills: Some(false),
         };
-        Self { defaults: Some(defaults), ..Self::empty() }
+        Self { defaults: Some(DefaultApprovals { policy, more: Map::new() }), ..Self::empty() }
     }
 }
 
@@ -480,6 +492,18 @@ pub struct ApprovalIdParams {
 pub struct ApprovalResolveParams {
     pub id: String,
     pub decision: String,
+    /// Who decided, when the caller passes on what somebody pressed in a chat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reviewer: Option<ApprovalReviewer>,
+}
+
+/// A user of a chat channel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApprovalReviewer {
+    pub channel: String,
+    pub account_id: String,
+    pub sender_id: String,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

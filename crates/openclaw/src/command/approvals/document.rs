@@ -206,9 +206,8 @@ pub fn add(context: &Context, args: &Pattern) -> Outcome {
         if list.iter().any(|entry| entry.pattern.trim() == pattern) {
             return false;
         }
-        #[allow(clippy::cast_precision_loss)] // Milliseconds of this era are far below 2^53.
-        let now = time::now_ms() as f64;
-        list.push(AllowlistEntry { pattern: pattern.to_owned(), last_used_at: Some(now), ..AllowlistEntry::default() });
+        let now = Some(time::now_ms().into());
+        list.push(AllowlistEntry { pattern: pattern.to_owned(), last_used_at: now, ..AllowlistEntry::default() });
         true
     })
 }

@@ -96,7 +96,7 @@ pub fn document(style: Style, snapshot: &ApprovalsSnapshot, host: &str, now: i64
     facts.row("path", Cell::from(inert(&snapshot.path)));
     facts.row("state", Cell::from(if snapshot.exists { "stored" } else { "defaults (nothing stored)" }));
     facts.row("hash", Cell::from(inert(&snapshot.hash)));
-    facts.row("defaults", Cell::from(policy(file.defaults.as_ref())));
+    facts.row("defaults", Cell::from(policy(file.defaults.as_ref().map(|defaults| &defaults.policy))));
     if let Some(held) = &snapshot.resolved_defaults {
         let held = ExecPolicy {
             security: Some(held.security),
@@ -129,12 +129,12 @@ fn agents(style: Style, file: &ApprovalsFile, now: i64) -> String {
                 (None, _) => "any arguments",
             };
             #[allow(clippy::cast_possible_truncation)] // Milliseconds of this era are far below 2^53.
-            let used = entry.last_used_at.map_or_else(|| "unknown".to_owned(), |at| time::ago(at as i64, now));
+            let used = entry.last_used_at.as_ref().and_then(|at| at.as_f64()).map(|at| time::ago(at as i64, now));
             rows.push(vec![
                 Cell::from(inert(name)),
                 Cell::from(inert(&entry.pattern)),
                 Cell::from(scope),
-                Cell::from(used),
+                Cell::from(used.unwrap_or_else(|| "unknown".to_owned())),
             ]);
         }
     }
