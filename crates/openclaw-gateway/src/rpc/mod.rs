@@ -1,12 +1,14 @@
 //! RPC: the registry and one file per method family.
 
 pub mod approvals;
+pub mod chat_history;
 pub mod config;
 pub mod devices;
 pub mod events;
 pub mod invite;
 pub mod logs;
 pub mod registry;
+pub mod sessions;
 pub mod system;
 pub mod write_limit;
 
@@ -23,5 +25,7 @@ pub fn registry() -> Registry {
     events::register(&mut registry);
     crate::nodes::register(&mut registry);
     approvals::register(&mut registry);
+    sessions::register(&mut registry);
+    chat_history::register(&mut registry);
     registry
 }

@@ -31,6 +31,15 @@ impl Sessions {
         activity.get(key).cloned().unwrap_or_default()
     }
 
+    /// The conversation of a run that is under way or waits.
+    pub fn with_run(&self, run_id: &str) -> Option<SessionKey> {
+        let activity = self.shared.activity.read().unwrap_or_else(PoisonError::into_inner);
+        let has = |activity: &Activity| {
+            activity.running.iter().any(|id| id == run_id) || activity.waiting.iter().any(|it| it.run_id == run_id)
+        };
+        activity.iter().find(|(_, activity)| has(activity)).map(|(key, _)| key.clone())
+    }
+
     /// Replaces what is known of it.
     pub fn set_activity(&self, key: &SessionKey, now: Activity) {
         let mut activity = self.shared.activity.write().unwrap_or_else(PoisonError::into_inner);

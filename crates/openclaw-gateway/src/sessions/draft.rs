@@ -75,6 +75,12 @@ impl Draft {
         self.before.is_some()
     }
 
+    /// True while the conversation is still at that stretch. A run that began in another one must not add to this: the
+    /// person has moved on.
+    pub fn is_at(&self, id: &SessionId) -> bool {
+        self.exists() && self.record.session_id == *id
+    }
+
     /// As it will be.
     pub fn record(&self) -> &Record {
         &self.record
@@ -140,10 +146,7 @@ impl Draft {
     fn note(&mut self, role: &str, plain: &str, at_ms: i64) {
         let record = &mut self.record;
         match role {
-            "user" => {
-                record.interacted_ms = record.interacted_ms.max(Some(at_ms));
-                record.read_ms = record.read_ms.max(Some(at_ms));
-            }
+            "user" => record.interacted_ms = record.interacted_ms.max(Some(at_ms)),
             "assistant" => record.answered_ms = record.answered_ms.max(Some(at_ms)),
             _ => return,
         }

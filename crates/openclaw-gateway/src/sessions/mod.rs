@@ -7,12 +7,20 @@
 pub mod activity;
 pub mod draft;
 pub mod events;
+pub mod history;
 pub mod key;
+pub mod list;
 pub mod message;
+pub mod models;
+pub mod patch;
 pub mod read;
 pub mod record;
+pub mod row;
+pub mod search;
 pub mod subscriptions;
 pub mod text;
+pub mod transfer;
+pub mod usage;
 
 use std::{
     collections::HashMap,

@@ -134,6 +134,58 @@ impl Sessions {
             })
             .await
     }
+
+    /// True when the key ever had this stretch.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn owns(&self, key: &SessionKey, id: &SessionId) -> Result<bool, StoreError> {
+        if self.get(key).is_some_and(|record| record.session_id == *id) {
+            return Ok(true);
+        }
+        self.exists("session_id = ?1 AND session_key = ?2", id.as_str(), key.as_str()).await
+    }
+
+    /// True when no stretch has this id.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn is_free(&self, id: &SessionId) -> Result<bool, StoreError> {
+        let known = self.by_id(id.as_str()).is_some();
+        Ok(!known && !self.exists("session_id = ?1 AND ?2 = ''", id.as_str(), "").await?)
+    }
+
+    /// True when something was ever said under the key and is still kept.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn has_transcript(&self, key: &SessionKey) -> Result<bool, StoreError> {
+        self.exists("session_key = ?1 AND ?2 = ''", key.as_str(), "").await
+    }
+
+    async fn exists(&self, condition: &'static str, first: &str, second: &str) -> Result<bool, StoreError> {
+        let (first, second) = (first.to_owned(), second.to_owned());
+        let sql = format!("SELECT EXISTS (SELECT 1 FROM message WHERE {condition})");
+        self.shared.reader.read(move |db| db.prepare_cached(&sql)?.query_row([first, second], |row| row.get(0))).await
+    }
+
+    /// Which of these runs have their message in the conversation: run and message id.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn inputs_of(&self, key: &SessionKey, runs: Vec<String>) -> Result<Vec<(String, String)>, StoreError> {
+        let (key, runs) = (key.clone(), serde_json::to_string(&runs).unwrap_or_default());
+        self.shared
+            .reader
+            .read(move |db| {
+                let mut statement = db.prepare_cached(
+                    "SELECT run_id, message_id FROM message WHERE role = 'user' AND session_key = ?1
+                     AND run_id IN (SELECT value FROM json_each(?2)) ORDER BY id",
+                )?;
+                statement.query_and_then([key.as_str(), &runs], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+            })
+            .await
+    }
 }
 
 /// The messages for a model: tool answers that belong together are one message, and thoughts stay with the provider and

@@ -48,7 +48,7 @@ pub struct Record {
     /// Last message of a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interacted_ms: Option<i64>,
-    /// Last answer; unread while later than `read_ms`.
+    /// Last answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answered_ms: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -122,8 +122,6 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fast_mode: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tool_overrides: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub verbose_level: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_level: Option<String>,
@@ -131,18 +129,6 @@ pub struct Settings {
     pub reasoning_level: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_usage: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub elevated_level: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub exec_host: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub exec_security: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub exec_ask: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub exec_node: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub permission_mode: Option<String>,
     /// `allow` or `deny`: whether replies go out to the channel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub send_policy: Option<String>,
@@ -164,7 +150,7 @@ pub struct Settings {
     /// The conversation whose agent started this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spawned_by: Option<SessionKey>,
-    /// `operator`, `channel`, `http`, `agent`.
+    /// `operator`, `spawn`, `channel`, `cron`, `run` or `internal`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_via: Option<String>,
 }
@@ -271,9 +257,10 @@ impl Record {
         self.key.rest() == main_key
     }
 
-    /// There is an answer nobody has looked at, or somebody marked it so.
+    /// Somebody marked it so, or an answer came after it was read. One that nobody ever marked as read is not unread, as in
+    /// the reference.
     pub fn unread(&self) -> bool {
-        self.settings.marked_unread_ms.is_some() || self.answered_ms > self.read_ms
+        self.settings.marked_unread_ms.is_some() || self.read_ms.is_some_and(|read| self.answered_ms > Some(read))
     }
 
     /// The later of the last question and the last answer.

@@ -1,5 +1,7 @@
 //! The plain text of messages: for titles, previews and searching.
 
+use std::fmt::Write as _;
+
 use serde_json::{Map, Value};
 
 /// Longest title made from a first message.
@@ -50,13 +52,17 @@ pub fn clip(text: &str, max: usize) -> String {
     }
 }
 
-/// Scripts that put no space between words, and pictures: each character is a word of its own.
+/// Scripts that put no space between words: each character is a word of its own.
 fn stands_alone(c: char) -> bool {
     matches!(c,
         '\u{0e00}'..='\u{0eff}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17ff}' // Thai, Lao, Burmese, Khmer
-        | '\u{2190}'..='\u{2bff}' // arrows, symbols
         | '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '\u{f900}'..='\u{faff}'
-        | '\u{ff66}'..='\u{ff9d}' | '\u{1f000}'..='\u{1faff}' | '\u{20000}'..='\u{3ffff}')
+        | '\u{ff66}'..='\u{ff9d}')
+}
+
+/// Pictures, and characters younger than the tables of the index (Unicode 6.1): they get a word made of their number.
+fn is_picture(c: char) -> bool {
+    matches!(c, '\u{2190}'..='\u{2bff}' | '\u{10000}'..)
 }
 
 /// The text as the index takes it: characters that are words of their own stand apart.
@@ -64,13 +70,11 @@ pub fn words(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + text.len() / 8);
     for c in text.chars() {
         if stands_alone(c) {
-            out.push(' ');
-            out.push(c);
-            out.push(' ');
-        } else if c == '\0' {
-            out.push(' ');
+            out.extend([' ', c, ' ']);
+        } else if is_picture(c) {
+            let _ = write!(out, " u{:x} ", u32::from(c));
         } else {
-            out.push(c);
+            out.push(if c == '\0' { ' ' } else { c });
         }
     }
     out
@@ -89,7 +93,7 @@ pub fn query(typed: &str) -> Option<String> {
         }
     }
     terms.truncate(MAX_TERMS);
-    let ends_open = typed.chars().last().is_some_and(|c| c.is_alphanumeric() && !stands_alone(c));
+    let ends_open = typed.chars().last().is_some_and(|c| c.is_alphanumeric() && !stands_alone(c) && !is_picture(c));
     if ends_open && let Some(last) = terms.last_mut() {
         last.push('*');
     }
@@ -100,9 +104,28 @@ pub fn query(typed: &str) -> Option<String> {
 fn phrase(text: &str) -> Option<String> {
     let spaced = words(text);
     let spaced: Vec<_> = spaced.split_whitespace().collect();
-    let has_word = spaced.iter().any(|word| word.chars().any(|c| c.is_alphanumeric() || stands_alone(c)));
+    let has_word = spaced.iter().any(|word| word.chars().any(char::is_alphanumeric));
     has_word.then(|| format!("\"{}\"", spaced.join(" ").replace('"', " ")))
 }
 
 /// Words of one query; more are left out.
 const MAX_TERMS: usize = 32;
+
+/// About `max` characters of a text around the first of the words somebody looked for.
+pub fn snippet(text: &str, typed: &str, max: usize) -> String {
+    let shown = line(text, usize::MAX);
+    if shown.chars().count() <= max {
+        return shown;
+    }
+    // By characters, not bytes: lower case may be longer.
+    let lower: Vec<char> = shown.chars().map(|c| c.to_lowercase().next().unwrap_or(c)).collect();
+    let sought = typed.split(|c: char| c.is_whitespace() || c == '"').filter(|word| !word.is_empty());
+    let found = sought.filter_map(|word| {
+        let word: Vec<char> = word.chars().map(|c| c.to_lowercase().next().unwrap_or(c)).collect();
+        lower.windows(word.len()).position(|window| window == word)
+    });
+    let from = found.min().unwrap_or_default().saturating_sub(max / 4);
+    let inner: String = shown.chars().skip(from).take(max.saturating_sub(2)).collect();
+    let more = from + inner.chars().count() < lower.len();
+    format!("{}{}{}", if from > 0 { "…" } else { "" }, inner.trim(), if more { "…" } else { "" })
+}

@@ -39,8 +39,7 @@ pub(super) const SCHEMA_1: &str = "
     CREATE INDEX message_key ON message (session_key);
     CREATE INDEX message_run ON message (run_id) WHERE run_id IS NOT NULL;
     CREATE VIRTUAL TABLE message_words USING fts5 (
-        words, content = '', contentless_delete = 1,
-        tokenize = \"unicode61 remove_diacritics 2 categories 'L* N* Co So'\"
+        words, content = '', contentless_delete = 1, tokenize = 'unicode61 remove_diacritics 2'
     );
     CREATE TABLE usage (
         session_key   TEXT NOT NULL,
@@ -136,7 +135,11 @@ pub(super) fn apply(connection: &Connection, change: &SessionChange) -> rusqlite
 fn put(connection: &Connection, record: &Record) -> rusqlite::Result<()> {
     let body = serde_json::to_string(record).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     connection
-        .prepare_cached("INSERT OR REPLACE INTO session VALUES (?1,?2,?3,?4,?5,?6)")?
+        .prepare_cached(
+            "INSERT INTO session VALUES (?1,?2,?3,?4,?5,?6) ON CONFLICT (key) DO UPDATE SET
+                session_id = excluded.session_id, created_ms = excluded.created_ms, updated_ms = excluded.updated_ms,
+                record = excluded.record",
+        )?
         .execute(params![
             record.key.as_str(),
             record.session_id.as_str(),
@@ -166,7 +169,8 @@ fn append(connection: &Connection, row: &MessageRow) -> rusqlite::Result<()> {
             row.body
         ])?;
     let id = connection.last_insert_rowid();
-    let words = words(&row.text);
+    // What tools answer is long and not what people look for.
+    let words = if matches!(row.role, "user" | "assistant") { words(&row.text) } else { String::new() };
     if !words.trim().is_empty() {
         connection
             .prepare_cached("INSERT INTO message_words (rowid, words) VALUES (?1, ?2)")?

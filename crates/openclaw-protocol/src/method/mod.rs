@@ -5,12 +5,14 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{Protocol, Scope};
 
+pub mod chat;
 pub mod config;
 pub mod device;
 pub mod events;
 pub mod exec;
 pub mod invite;
 pub mod node;
+pub mod sessions;
 pub mod system;
 
 /// Who may call a method.
