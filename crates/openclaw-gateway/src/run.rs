@@ -16,6 +16,7 @@ use openclaw_config::{
     source::{Source, Sourced},
     tls::TlsFiles,
 };
+use openclaw_node::exec::process::Guard;
 use openclaw_protocol::{CloseReason, event, limits};
 use serde_json::json;
 use tokio::{
@@ -28,6 +29,7 @@ use crate::{
     advertise,
     auth::{Peer, evidence::ClientKey},
     bind::{self, BindPlan},
+    channels,
     clock::now_ms,
     gateway::{Gateway, Parts},
     health,
@@ -41,6 +43,7 @@ use crate::{
     sessions::Sessions,
     store::Store,
     tls::{self, Tls},
+    tools,
 };
 
 /// How long accepted work may go on after a stop was asked for.
@@ -61,6 +64,8 @@ pub struct Options {
     pub force: bool,
     /// Log more on stderr.
     pub verbose: bool,
+    /// Starts programs that must not outlive what they were started for.
+    pub guard: Guard,
 }
 
 /// Why the gateway did not start.
@@ -187,6 +192,8 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     let port = listeners.first().and_then(|listener| listener.local_addr().ok()).map_or(port, |address| address.port());
     gateway.set_port(port);
     gateway.set_listening(plan.addresses.clone());
+    channels::attach(&gateway);
+    tools::attach(&gateway, options.guard.clone());
     runs::recover::load(&gateway).await.map_err(|error| failed(&error))?;
     health::refresh(&gateway);
     for listener in listeners {
@@ -195,6 +202,9 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     gateway.tracker.spawn(accept_owner(Arc::clone(&gateway), owner_socket));
     gateway.tracker.spawn(runs::models::watch(Arc::clone(&gateway)));
     runs::recover::begin(&gateway);
+    gateway.tracker.spawn(runs::heartbeat::run(Arc::clone(&gateway)));
+    gateway.tracker.spawn(channels::registry::run(Arc::clone(&gateway)));
+    gateway.tracker.spawn(channels::exec_approvals::run(Arc::clone(&gateway)));
     gateway.tracker.spawn(tick(Arc::clone(&gateway)));
     gateway.tracker.spawn(refresh_health(Arc::clone(&gateway)));
     gateway.tracker.spawn(sweep(Arc::clone(&gateway)));

@@ -15,6 +15,7 @@ mod attachments;
 mod compact;
 mod delivery;
 mod execute;
+pub mod heartbeat;
 pub mod hooks;
 mod lanes;
 mod live;
@@ -114,6 +115,7 @@ pub struct Runs {
     settings: Mutex<Option<(String, Arc<Settings>)>>,
     models: Models,
     deliveries: delivery::Deliveries,
+    last_heartbeat: Mutex<Option<openclaw_protocol::method::system::Heartbeat>>,
 }
 
 #[derive(Debug, Default)]
@@ -277,6 +279,15 @@ impl Runs {
     /// The run of the session that is under way.
     pub fn running(&self, session: &SessionKey) -> Option<RunId> {
         self.lock().lanes.running(session).cloned()
+    }
+
+    /// How it went when the agent looked around last.
+    pub fn last_heartbeat(&self) -> Option<openclaw_protocol::method::system::Heartbeat> {
+        self.last_heartbeat.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_last_heartbeat(&self, beat: openclaw_protocol::method::system::Heartbeat) {
+        *self.last_heartbeat.lock().unwrap_or_else(PoisonError::into_inner) = Some(beat);
     }
 
     pub fn figures(&self, gateway: &Gateway) -> Figures {

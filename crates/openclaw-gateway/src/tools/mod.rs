@@ -1,1 +1,97 @@
 //! What the agent can do here: nodes, programs on this host, messages, sessions, the gateway itself.
+//!
+//! Every tool belongs to one run and acts with that run's authority, never with the gateway's own. What reaches other machines
+//! or people goes through the same doors as an operator's request: `nodes::for_run`, `approvals::ask`, the channels.
+
+mod arguments;
+mod exec;
+mod gateway_tool;
+mod host;
+mod message;
+mod nodes;
+mod sessions;
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use openclaw_agent::tool::Tool;
+use openclaw_protocol::{ErrorShape, Scope};
+
+pub use host::Host;
+
+use openclaw_agent::{fetch, workspace};
+use openclaw_node::exec::process::Guard;
+
+use crate::{
+    gateway::Gateway,
+    runs::{RunContext, ToolSource},
+};
+
+/// Lends runs their tools; before anything runs. `guard` starts programs on this host.
+pub fn attach(gateway: &Gateway, guard: Guard) {
+    let host = Arc::new(Host::new(guard, gateway.paths.clone()));
+    gateway.runs.add_tools(Arc::new(AgentTools));
+    gateway.runs.add_tools(Arc::new(OwnTools::new(host)));
+}
+
+/// What an agent can do without a gateway: its workspace, and the web.
+struct AgentTools;
+
+impl ToolSource for AgentTools {
+    fn tools<'a>(
+        &'a self,
+        gateway: &'a Arc<Gateway>,
+        context: &'a Arc<RunContext>,
+    ) -> BoxFuture<'a, Vec<Arc<dyn Tool>>> {
+        Box::pin(async move {
+            let mut tools = workspace::tools(&context.workspace);
+            tools.extend(fetch::tool(fetch::Settings::read(&gateway.runtime.load().config)));
+            tools
+        })
+    }
+}
+
+/// The tools of this room.
+#[derive(Clone)]
+pub struct OwnTools {
+    host: Arc<Host>,
+}
+
+impl OwnTools {
+    /// `host` runs programs on this machine.
+    pub fn new(host: Arc<Host>) -> Self {
+        Self { host }
+    }
+}
+
+impl ToolSource for OwnTools {
+    fn tools<'a>(
+        &'a self,
+        gateway: &'a Arc<Gateway>,
+        context: &'a Arc<RunContext>,
+    ) -> BoxFuture<'a, Vec<Arc<dyn Tool>>> {
+        Box::pin(async move {
+            let mut tools: Vec<Arc<dyn Tool>> = Vec::new();
+            let scopes = context.authority.scopes;
+            let own = || (Arc::clone(gateway), Arc::clone(context));
+            // Whoever may not do it himself does not get it through the agent (P-56).
+            if scopes.grants(Scope::Read) {
+                tools.push(Arc::new(sessions::SessionsTool::new(own())));
+                tools.push(Arc::new(gateway_tool::GatewayTool::new(own())));
+            }
+            if scopes.grants(Scope::Write) {
+                tools.push(Arc::new(nodes::NodesTool::new(own())));
+                tools.push(Arc::new(message::MessageTool::new(own())));
+            }
+            if scopes.grants(Scope::Write) && context.authority.owner {
+                tools.push(Arc::new(exec::ExecTool::new(own(), Arc::clone(&self.host))));
+            }
+            tools
+        })
+    }
+}
+
+/// An error of the gateway in words for a model.
+fn told(error: &ErrorShape) -> openclaw_agent::tool::Answer {
+    openclaw_agent::tool::Answer::error(error.message.clone())
+}

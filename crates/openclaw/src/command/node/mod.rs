@@ -7,6 +7,7 @@ mod service;
 mod unit;
 
 pub use args::{Guarded, Node, NodeCommand, NodeOptions, NodeRun};
+pub use run::guard as guard_of_programs;
 
 use serde_json::json;
 
