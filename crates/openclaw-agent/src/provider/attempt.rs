@@ -284,3 +284,6 @@ fn backoff(patience: Patience, retries: u32, random: f64) -> Duration {
 fn random() -> f64 {
     getrandom::u32().map_or(0.5, |n| f64::from(n) / (f64::from(u32::MAX) + 1.0))
 }
+
+#[cfg(test)]
+mod tests;

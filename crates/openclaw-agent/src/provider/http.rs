@@ -30,7 +30,7 @@ const ERROR_BODY_BYTES: usize = 64 << 10;
 /// Of one whole answer: 64 MiB, far more than any model says.
 const ANSWER_BYTES: usize = 64 << 20;
 /// For what may follow the last word of an answer (usage, `[DONE]`).
-const TRAILER: Duration = Duration::from_secs(10);
+const TRAILER: Duration = Duration::from_secs(3);
 
 /// The connections to all providers. Cheap to clone; clones share them.
 #[derive(Clone, Debug, Default)]

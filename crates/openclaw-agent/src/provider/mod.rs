@@ -25,6 +25,10 @@ mod messages;
 mod responses;
 mod seal;
 mod sse;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod tuning;
 
 /// `provider/model`, as config and operators write it.

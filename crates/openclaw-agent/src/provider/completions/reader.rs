@@ -275,10 +275,9 @@ impl Decode for Reader {
         if !std::mem::replace(&mut self.started, true) {
             out.push_back(Delta::Started { model: chunk.model, response_id: chunk.id });
         }
-        if let Some(counts) = chunk.usage {
-            out.push_back(Delta::Usage(counts.usage()));
-        }
-        choices.into_iter().filter(|choice| choice.index == 0).try_for_each(|choice| self.choice(choice, out))
+        choices.into_iter().filter(|choice| choice.index == 0).try_for_each(|choice| self.choice(choice, out))?;
+        out.extend(chunk.usage.map(|counts| Delta::Usage(counts.usage())));
+        Ok(())
     }
 
     /// `[DONE]` without a reason to stop is an end too, if anything was said: some servers give none.
