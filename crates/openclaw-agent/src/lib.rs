@@ -2,6 +2,7 @@
 //! travels is somebody else's business; this crate starts no gateway and stores nothing.
 
 pub mod fetch;
+pub mod mcp;
 pub mod message;
 pub mod policy;
 pub mod prompt;
