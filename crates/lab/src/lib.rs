@@ -11,4 +11,5 @@ pub mod require;
 pub mod sandbox;
 pub mod sshd;
 pub mod tls;
+pub mod tmux;
 pub mod wire;

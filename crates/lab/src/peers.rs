@@ -171,6 +171,29 @@ pub fn prepare_home(home: &Path) {
     fs::write(state.join("openclaw.json"), config.to_string()).expect("a scratch directory takes files");
 }
 
+/// Adds top-level sections to the config of a scratch home.
+fn add_sections(home: &Path, sections: &serde_json::Value) {
+    let file = home.join(".openclaw/openclaw.json");
+    let text = fs::read_to_string(&file).expect("prepared");
+    let mut config: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let more = sections.as_object().expect("sections are an object").clone();
+    config.as_object_mut().expect("an object").extend(more);
+    fs::write(&file, config.to_string()).expect("a scratch directory takes files");
+}
+
+/// A provider called `double` that is a model server on loopback, as the model of all agents.
+pub fn model_sections(base_url: &str) -> serde_json::Value {
+    let model = |id: &str| {
+        json!({"id": id, "name": id, "reasoning": false, "input": ["text"], "contextWindow": 128_000, "maxTokens": 4096,
+            "cost": {"input": 0, "output": 0, "cacheRead": 0, "cacheWrite": 0}})
+    };
+    json!({
+        "models": {"mode": "merge", "providers": {"double": {"baseUrl": base_url, "apiKey": "a-key",
+            "api": "openai-completions", "models": [model("one"), model("two")]}}},
+        "agents": {"defaults": {"model": {"primary": "double/one"}}},
+    })
+}
+
 /// Parts of the real gateway that none of these tests touches, and that cost it time to start.
 const PARTS_LEFT_OUT: [&str; 6] = [
     "OPENCLAW_SKIP_CHANNELS",
@@ -193,8 +216,15 @@ impl RealGateway {
     /// Starts one on loopback; returns when it greets a client with the token.
     #[track_caller]
     pub fn start(peers: &Peers, generation: Generation) -> Self {
+        Self::start_with(peers, generation, &json!({}))
+    }
+
+    /// The same with more in its config, as top-level sections.
+    #[track_caller]
+    pub fn start_with(peers: &Peers, generation: Generation, sections: &serde_json::Value) -> Self {
         let home = TempDir::with_prefix("openclaw-real-").expect("a temporary directory");
         prepare_home(home.path());
+        add_sections(home.path(), sections);
         let port = free_port();
         let token = format!("real-{}", uuid::Uuid::new_v4().simple());
         let mut process = peers

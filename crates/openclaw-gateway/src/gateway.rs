@@ -26,6 +26,7 @@ use crate::{
     approvals::Approvals,
     arrivals::Arrivals,
     auth::rate_limit::RateLimiter,
+    channels::{Channels, exec_approvals},
     clock::now_ms,
     health::Health,
     host,
@@ -73,6 +74,10 @@ pub struct Gateway {
     pub approvals: Approvals,
     /// Answers of the agent, under way and to come.
     pub runs: Runs,
+    /// Accounts of chat channels.
+    pub channels: Channels,
+    /// Questions for leave to run commands, in chats.
+    pub exec_monitor: exec_approvals::Monitor,
     pub sessions: Sessions,
     pub store: Store,
     pub registry: Registry,
@@ -145,6 +150,8 @@ impl Gateway {
             nodes: parts.nodes,
             approvals: Approvals::default(),
             runs: Runs::default(),
+            channels: Channels::default(),
+            exec_monitor: exec_approvals::Monitor::default(),
             sessions: parts.sessions,
             store: parts.store,
             registry,
@@ -238,9 +245,9 @@ impl Gateway {
         self.heartbeats.store(enabled, Ordering::Relaxed);
     }
 
-    /// The last heartbeat of the agent; none has run while there is no agent.
+    /// The last heartbeat of the agent.
     pub fn last_heartbeat(&self) -> Option<Heartbeat> {
-        None
+        self.runs.last_heartbeat()
     }
 
     /// Keeps a line for the agent's next turn; the oldest gives way.

@@ -11,7 +11,7 @@ use openclaw_protocol::{
     Scope, ScopeSet, event,
     method::system::{AgentHealth, AgentHeartbeat, ConfigReload, HealthReport, Plugins, SessionsHealth},
 };
-use serde_json::value::RawValue;
+use serde_json::{json, value::RawValue};
 
 use crate::{clock::now_ms, gateway::Gateway};
 
@@ -67,6 +67,9 @@ pub fn answer(gateway: &Gateway, scopes: ScopeSet, probe: bool) -> Bytes {
     Bytes::copy_from_slice(gateway.health.json(scopes).get().as_bytes())
 }
 
+/// Conversations in a report.
+const RECENT: usize = 5;
+
 /// Makes a new report and tells everyone.
 pub fn refresh(gateway: &Gateway) {
     let started = Instant::now();
@@ -83,7 +86,16 @@ fn raw(report: &HealthReport) -> Arc<RawValue> {
 }
 
 fn report(gateway: &Gateway, path: &str, started: Instant) -> HealthReport {
-    let sessions = SessionsHealth { path: path.to_owned(), count: 0, recent: Vec::new() };
+    let now = now_ms();
+    let recent = gateway.sessions.recent(RECENT);
+    let recent = recent.iter().map(|record| {
+        json!({"key": record.key.as_str(), "updatedAt": record.updated_ms, "age": (now - record.updated_ms).max(0)})
+    });
+    let count = u64::try_from(gateway.sessions.count()).unwrap_or(u64::MAX);
+    let sessions = SessionsHealth { path: path.to_owned(), count, recent: recent.collect() };
+    let settings = gateway.runs.settings(gateway);
+    let beat = &settings.heartbeat;
+    let seconds = beat.every.map_or(0, |every| every.as_secs());
     HealthReport {
         ok: true,
         ts: now_ms(),

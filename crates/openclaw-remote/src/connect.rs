@@ -33,6 +33,10 @@ pub enum Persona {
     Probe,
     /// A command that shows approvals to a person.
     Reviewer,
+    /// A command that starts one run and shows what it does.
+    Caller,
+    /// A person at a terminal: talks, watches tools, answers approvals.
+    Chat,
     /// A helper of a command, with its purpose as display name (`gateway:health`).
     Backend(&'static str),
 }
@@ -41,7 +45,7 @@ impl Persona {
     /// Connect parameters without credentials: operator, protocol 3 to 4.
     pub fn params(self, scopes: &[&str]) -> ConnectParams {
         let (id, mode, version, display_name) = match self {
-            Self::Cli | Self::Reviewer => ("cli", "cli", env!("CARGO_PKG_VERSION"), None),
+            Self::Cli | Self::Reviewer | Self::Caller | Self::Chat => ("cli", "cli", env!("CARGO_PKG_VERSION"), None),
             Self::Probe => ("cli", "probe", "dev", None),
             Self::Backend(purpose) => {
                 ("gateway-client", "backend", env!("CARGO_PKG_VERSION"), Some(format!("gateway:{purpose}")))
@@ -67,13 +71,23 @@ impl Persona {
             },
             role: "operator".to_owned(),
             scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
-            caps: if matches!(self, Self::Reviewer) { vec!["exec-approvals".to_owned()] } else { Vec::new() },
+            caps: self.caps().iter().map(|cap| (*cap).to_owned()).collect(),
             commands: Vec::new(),
             permissions: Map::new(),
             path_env: None,
             device: None,
             auth: AuthBlock::default(),
             user_agent: None,
+        }
+    }
+
+    /// What this side makes use of (handshake notes section 4).
+    const fn caps(self) -> &'static [&'static str] {
+        match self {
+            Self::Reviewer => &["exec-approvals"],
+            Self::Caller => &["tool-events"],
+            Self::Chat => &["exec-approvals", "tool-events"],
+            Self::Cli | Self::Probe | Self::Backend(_) => &[],
         }
     }
 }

@@ -75,6 +75,17 @@ pub enum Command {
     Connect(crate::command::connect::Connect),
     /// SSH tunnels that stay up
     Tunnel(crate::command::tunnel::Tunnel),
+    /// Talk to the agent, in a terminal interface
+    #[command(visible_alias = "tui", alias = "terminal")]
+    Chat(crate::command::chat::Chat),
+    /// Say one thing to the agent and print its answer
+    Agent(crate::command::agent::Agent),
+    /// Send messages by the gateway's channels
+    Message(crate::command::message::Message),
+    /// The conversations the gateway keeps
+    Sessions(crate::command::sessions::Sessions),
+    /// Which models there are, and which one agents use
+    Models(crate::command::models::Models),
     /// Ask the running gateway how it is
     Health(Health),
     /// Overview of gateway, devices and sessions
@@ -91,8 +102,10 @@ pub enum Command {
     Pair(crate::command::pair::PairArgs),
     /// The same code for scripts; waits only on a terminal
     Qr(crate::command::pair::PairArgs),
-    /// Pending pairing requests, approved by code
-    Pairing(Pairing),
+    /// Who asks to be let in, approved by code
+    Pairing(crate::command::pairing::Pairing),
+    /// Chat channels: accounts, their state, their tokens
+    Channels(crate::command::channels::Channels),
     /// Read and change openclaw.json
     Config(Config),
     /// Leave for commands to run: what waits, and what may run unasked
@@ -131,7 +144,14 @@ impl Command {
                 Some(GatewayCommand::Discover(args)) => args.json,
                 Some(GatewayCommand::Call(args)) => args.at.target.json,
                 Some(GatewayCommand::Cert(args)) => args.wants_json(),
+                Some(GatewayCommand::Agent(args)) => args.json,
+                Some(GatewayCommand::Send(args)) => args.at.target.json,
             },
+            Self::Chat(args) => args.at.json,
+            Self::Agent(args) => args.json,
+            Self::Message(args) => args.wants_json(),
+            Self::Sessions(args) => args.wants_json(),
+            Self::Models(args) => args.wants_json(),
             Self::Health(args) => args.json,
             Self::Status(args) => args.json,
             Self::Logs(args) => args.at.target.json,
@@ -150,10 +170,8 @@ impl Command {
                 DevicesCommand::Clear(args) => args.at.json,
             },
             Self::Pair(args) | Self::Qr(args) => args.json,
-            Self::Pairing(args) => match &args.command {
-                PairingCommand::List(at) => at.json,
-                PairingCommand::Approve(args) => args.at.json,
-            },
+            Self::Pairing(args) => args.wants_json(),
+            Self::Channels(args) => args.wants_json(),
             Self::Config(args) => match &args.command {
                 ConfigCommand::Get(args) => args.json,
                 ConfigCommand::Set(args) => args.json,
@@ -240,6 +258,10 @@ pub enum GatewayCommand {
     Call(GatewayCall),
     /// The certificate of the TLS listener: show, renew
     Cert(crate::command::gateway_cert::GatewayCert),
+    /// The same as openclaw agent
+    Agent(crate::command::agent::Agent),
+    /// The same as openclaw message send
+    Send(crate::command::message::Send),
 }
 
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
@@ -496,28 +518,6 @@ pub struct DevicesClear {
     /// Also reject pending requests
     #[arg(long)]
     pub pending: bool,
-    #[command(flatten)]
-    pub at: TargetArgs,
-}
-
-#[derive(Args, Debug)]
-pub struct Pairing {
-    #[command(subcommand)]
-    pub command: PairingCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum PairingCommand {
-    /// Pending pairing requests
-    List(TargetArgs),
-    /// Approve a pending device by its code
-    Approve(PairingApprove),
-}
-
-#[derive(Args, Debug)]
-pub struct PairingApprove {
-    /// Request id, or the first characters of it
-    pub code: String,
     #[command(flatten)]
     pub at: TargetArgs,
 }

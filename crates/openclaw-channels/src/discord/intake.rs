@@ -282,23 +282,15 @@ async fn inbound(shared: &Shared, guard: &Mutex<LoopGuard>, message: Message) ->
             return None;
         }
     }
-    let forwarded = message.message_snapshots.iter().flat_map(|snapshot| &snapshot.message.attachments);
-    let files: Vec<&Attachment> = message.attachments.iter().chain(forwarded).collect();
-    let (media, notes) = fetch(shared, &files).await;
     let mut text = without_leading_mention(&message.content, &seen.my_mentions);
     let snapshots = message.message_snapshots.iter().map(|snapshot| snapshot.message.content.trim());
-    let more = snapshots.filter(|text| !text.is_empty()).map(|text| format!("[forwarded]\n{text}")).chain(notes);
-    for line in more {
-        if !text.is_empty() {
-            text.push('\n');
-        }
-        text.push_str(&line);
-    }
-    if text.is_empty() && media.is_empty() {
-        return None;
-    }
+    snapshots
+        .filter(|text| !text.is_empty())
+        .for_each(|forwarded| add_line(&mut text, &format!("[forwarded]\n{forwarded}")));
+    let forwarded = message.message_snapshots.iter().flat_map(|snapshot| &snapshot.message.attachments);
+    let files: Vec<Attachment> = message.attachments.iter().chain(forwarded).cloned().collect();
     let nick = message.member.as_ref().and_then(|member| member.nick.clone());
-    Some(Inbound {
+    let mut inbound = Inbound {
         from: interaction::address(&shared.settings.account, &message.channel_id, place.as_ref()),
         kind: seen.kind,
         chat_title: seen.title,
@@ -318,11 +310,29 @@ async fn inbound(shared: &Shared, guard: &Mutex<LoopGuard>, message: Message) ->
         }),
         message_id: message.id,
         text,
-        media,
+        media: Vec::new(),
         mentions_me: seen.mentions_me,
         space: message.guild_id,
         edited: false,
-    })
+    };
+    if !files.is_empty() {
+        let notes = if shared.inbox.wants_media(&inbound) {
+            let (media, notes) = fetch(shared, &files).await;
+            inbound.media = media;
+            notes
+        } else {
+            files.iter().map(|file| format!("[file {}]", clean(&file.filename))).collect()
+        };
+        notes.iter().for_each(|note| add_line(&mut inbound.text, note));
+    }
+    (!inbound.text.is_empty() || !inbound.media.is_empty()).then_some(inbound)
+}
+
+fn add_line(text: &mut String, line: &str) {
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text.push_str(line);
 }
 
 /// What is known of the channel. In guilds it is asked for when it is not known: rules may name the parent of a thread.
@@ -457,7 +467,7 @@ fn without_leading_mention(content: &str, mentions: &[String]) -> String {
 }
 
 /// The files that are taken, and a line for each that is not.
-async fn fetch(shared: &Shared, files: &[&Attachment]) -> (Vec<Media>, Vec<String>) {
+async fn fetch(shared: &Shared, files: &[Attachment]) -> (Vec<Media>, Vec<String>) {
     let limit = shared.settings.media_max_bytes.min(MAX_FILE_BYTES);
     let (mut media, mut notes, mut total) = (Vec::new(), Vec::new(), 0);
     for (number, file) in files.iter().enumerate() {

@@ -190,7 +190,11 @@ fn digest(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-fn read(bytes: &[u8]) -> Result<ApprovalsFile, String> {
+/// A document in the form files have it.
+///
+/// # Errors
+/// Why it is none, for people.
+pub fn read(bytes: &[u8]) -> Result<ApprovalsFile, String> {
     let file: ApprovalsFile = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     normalised(file).map_err(|error| error.to_string())
 }

@@ -11,8 +11,9 @@ use serde_json::json;
 /// How long after the decision, or after it was handed to whoever waited for it, it can be redeemed, ms (release
 /// 2026.9.6).
 pub const REDEEM_MS: i64 = 15_000;
-/// How long an ended approval is remembered, so that a second answer hears what the first one was, ms.
-const REMEMBER_MS: i64 = 10 * 60 * 1000;
+/// How long an ended approval is remembered, so that a second answer hears what the first one was, and lists of what was
+/// decided lately have it, ms: a day.
+const REMEMBER_MS: i64 = 24 * 60 * 60 * 1000;
 /// Approvals that may wait at once, in all and for one asker.
 const MAX_PENDING: usize = 256;
 const MAX_PENDING_PER_ASKER: usize = 64;
@@ -298,6 +299,21 @@ impl Ledger {
         let waiting = self.records.values().filter(|r| r.ended.is_none() && r.is_visible_to(viewer));
         let mut list: Vec<Record> = waiting.cloned().collect();
         list.sort_by(|a, b| (a.created_at_ms, &a.id).cmp(&(b.created_at_ms, &b.id)));
+        list
+    }
+
+    /// Those that ended, newest first, as far as `viewer` sees them; from the one after `after` on, a time and an id.
+    pub fn ended(&mut self, now: i64, viewer: &Viewer<'_>, after: Option<(i64, &str)>) -> Vec<Record> {
+        self.sweep(now);
+        let at = |record: &Record| record.ended.as_ref().map(|ended| (ended.at_ms, record.id.clone()));
+        let earlier = |record: &Record| match (at(record), after) {
+            (Some((at_ms, id)), Some((after_ms, after_id))) => (at_ms, id.as_str()) < (after_ms, after_id),
+            (at, None) => at.is_some(),
+            (None, Some(_)) => false,
+        };
+        let ended = self.records.values().filter(|record| earlier(record) && record.is_visible_to(viewer));
+        let mut list: Vec<Record> = ended.cloned().collect();
+        list.sort_by_key(|record| std::cmp::Reverse(at(record)));
         list
     }
 

@@ -74,6 +74,11 @@ impl Outbound {
         self.ready.notified().await;
     }
 
+    /// Has the driver look again, without anything to send: there is room for another request.
+    pub fn nudge(&self) {
+        self.ready.notify_one();
+    }
+
     /// Queues a reply or a point-to-point frame.
     pub fn push(&self, frame: impl Into<Bytes>) {
         self.enqueue(false, |_| Item::Frame(frame.into()));

@@ -14,7 +14,7 @@ use super::ws::Incoming;
 use crate::{
     gateway::Gateway,
     hub::Connection,
-    rpc::registry::{Answer, Call, Dispatched, Outcome, wrong_role},
+    rpc::registry::{Answer, Call, Dispatched, Outcome, Replies, wrong_role},
 };
 
 /// Slow requests one connection may have under way; more wait unread, so one client cannot crowd out the others.
@@ -115,6 +115,18 @@ impl Requests {
                 self.wrong_role = 0;
                 reply(&self.caller, &request.id, Ok(first));
                 self.spawn(request.id.into_owned(), work);
+            }
+            Dispatched::Answered(Outcome::Replies(work)) => {
+                self.wrong_role = 0;
+                let work = work(Replies::new(Arc::clone(&self.caller), &request.id));
+                let (caller, in_flight) = (Arc::clone(&self.caller), Arc::clone(&self.in_flight));
+                in_flight.fetch_add(1, Ordering::Relaxed);
+                self.gateway.tracker.spawn(async move {
+                    let place = InFlight(in_flight);
+                    work.await;
+                    drop(place);
+                    caller.outbound.nudge();
+                });
             }
             Dispatched::Unknown => {
                 let error = if self.charge_miss() {

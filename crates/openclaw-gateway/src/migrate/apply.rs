@@ -24,6 +24,8 @@ use crate::{
     store::{self, Store},
 };
 
+const APPROVALS: &str = "exec-approvals.json";
+
 /// Imports a plan. Holds the target's state lock meanwhile, so no gateway runs on it. What is here already is kept, unless
 /// `overwrite`; replaced files are kept as `<name>.before-migrate`. Doing it again changes nothing.
 ///
@@ -77,6 +79,15 @@ pub(super) fn compare(state: &SourceState, target: &Paths) -> Result<Vec<Item>, 
     }
     if let Some(content) = &state.config {
         file(ItemKind::Config, "openclaw.json".into(), content, &target.config_file)?;
+    }
+    if let Some(source) = &state.approvals {
+        let item_state = match json::read(&approvals_file(target))? {
+            Some(_) if state.in_place && source.in_file => ItemState::InPlace,
+            None => ItemState::New,
+            Some(here) if digest(&here) == digest(&source.text) => ItemState::Same,
+            Some(_) => ItemState::Conflict,
+        };
+        items.push(Item { kind: ItemKind::ExecApprovals, name: APPROVALS.into(), state: item_state, detail: None });
     }
     if let Some(source) = &state.identity {
         let id = source.key.id();
@@ -152,6 +163,10 @@ impl Writer<'_> {
                 ItemKind::Config => {
                     self.optional_file(&self.target.config_file.clone(), state.config.as_deref())?;
                 }
+                ItemKind::ExecApprovals => {
+                    let text = state.approvals.as_ref().map(|approvals| approvals.text.as_slice());
+                    self.optional_file(&approvals_file(self.target), text)?;
+                }
                 ItemKind::Identity => {
                     if let Some(source) = &state.identity {
                         self.back_up(&self.target.identity_file())?;
@@ -222,6 +237,10 @@ impl Writer<'_> {
         }
         Ok(())
     }
+}
+
+fn approvals_file(target: &Paths) -> PathBuf {
+    target.state_dir.join(APPROVALS)
 }
 
 fn include_target(target: &Paths, relative: &Path) -> PathBuf {

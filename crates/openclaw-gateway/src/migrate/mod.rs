@@ -1,5 +1,5 @@
-//! Bringing over an existing OpenClaw state directory: config, `.env`, this machine's identity and client tokens, and the
-//! devices that were paired.
+//! Bringing over an existing OpenClaw state directory: config, `.env`, what may run on the host, this machine's identity and
+//! client tokens, and the devices that were paired.
 //!
 //! Both generations are read: the JSON files of 2026.2 (`identity/`, `devices/`) and `state/openclaw.sqlite` of 2026.9.
 //! The source is only read: no byte, mode or modification time of it changes. A live database is copied aside with its
@@ -64,6 +64,8 @@ pub enum ItemKind {
     /// A file the config includes.
     Include,
     DotEnv,
+    /// What may run on this host: `exec-approvals.json`.
+    ExecApprovals,
     /// This machine's device key.
     Identity,
     /// A device token this machine holds as a client.

@@ -6,7 +6,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use openclaw_config::{Paths, write};
+use openclaw_config::{Paths, exec_approvals, write};
 use openclaw_protocol::{DeviceKey, Role, ScopeSet, Secret, secret::hex};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -21,7 +21,8 @@ use crate::pairing::PairedDevice;
 /// Port of a gateway whose config names none.
 const DEFAULT_PORT: u64 = 18_789;
 /// Files that are consumed, or that say nothing to anybody.
-const KNOWN_ENTRIES: &[&str] = &["openclaw.json", ".env", "identity", "devices", "state", "cache", "tmp", "logs"];
+const KNOWN_ENTRIES: &[&str] =
+    &["openclaw.json", ".env", "exec-approvals.json", "identity", "devices", "state", "cache", "tmp", "logs"];
 
 /// Everything worth importing.
 #[derive(Debug, Default)]
@@ -34,6 +35,7 @@ pub(super) struct SourceState {
     /// Included files inside the source directory: path relative to it, and content.
     pub includes: Vec<(PathBuf, Vec<u8>)>,
     pub dotenv: Option<Vec<u8>>,
+    pub approvals: Option<Approvals>,
     pub identity: Option<Identity>,
     pub client_tokens: Vec<ClientToken>,
     pub devices: Vec<PairedDevice>,
@@ -45,6 +47,14 @@ pub(super) struct SourceState {
 pub(super) struct Identity {
     pub key: DeviceKey,
     pub created_at_ms: i64,
+    /// It is in the very file we would write.
+    pub in_file: bool,
+}
+
+/// What may run on the source's host.
+#[derive(Debug)]
+pub(super) struct Approvals {
+    pub text: Vec<u8>,
     /// It is in the very file we would write.
     pub in_file: bool,
 }
@@ -77,6 +87,8 @@ pub(super) fn read(dir: &Path, target: &Paths) -> Result<SourceState, MigrateErr
     }
     let database = sqlite::read(&dir.join("state").join("openclaw.sqlite"), &std::env::temp_dir())?;
     let mut from_database = None;
+    let approvals_file = dir.join("exec-approvals.json");
+    let mut approvals = json::read(&approvals_file)?.map(|text| Approvals { text, in_file: true });
     let mut stored: Vec<StoredDevice> = paired;
     if let Some(mut database) = database {
         let version = database.app_version.as_deref().unwrap_or("version unknown");
@@ -84,6 +96,10 @@ pub(super) fn read(dir: &Path, target: &Paths) -> Result<SourceState, MigrateErr
         state.warnings.append(&mut database.warnings);
         from_database = database.identity;
         client_tokens.append(&mut database.client_tokens);
+        if let Some(text) = database.approvals {
+            let same = approvals.is_some_and(|file| file.text == text.as_bytes());
+            approvals = Some(Approvals { text: text.into_bytes(), in_file: same });
+        }
         if let Some(devices) = database.devices.filter(|devices| !devices.is_empty()) {
             if !stored.is_empty() {
                 state.warnings.push(
@@ -103,6 +119,7 @@ pub(super) fn read(dir: &Path, target: &Paths) -> Result<SourceState, MigrateErr
         (None, Some((key, created_at_ms))) => Some(Identity { key, created_at_ms, in_file: true }),
         (None, None) => None,
     };
+    state.approvals = approvals.filter(|approvals| usable(&approvals.text, &mut state.warnings));
     for device in stored {
         state.devices.extend(device.convert(&mut state.warnings));
     }
@@ -122,6 +139,25 @@ pub(super) fn read(dir: &Path, target: &Paths) -> Result<SourceState, MigrateErr
     }
     note_the_rest(dir, &mut state)?;
     Ok(state)
+}
+
+/// Whether a document of approvals can be used here, and what its owner should know of it.
+fn usable(text: &[u8], warnings: &mut Vec<String>) -> bool {
+    let file = match exec_approvals::read(text) {
+        Ok(file) => file,
+        Err(reason) => {
+            warnings.push(format!("its exec approvals are not imported: {reason}"));
+            return false;
+        }
+    };
+    if file.defaults.as_ref().and_then(|defaults| defaults.policy.security).is_none() {
+        warnings.push(
+            "its exec approvals name no default security: 2026.9 then ran everything unasked; here what is listed runs, and \
+             the rest asks"
+                .into(),
+        );
+    }
+    true
 }
 
 /// Reads the config and the files it includes; gives its content for what else depends on it.

@@ -29,6 +29,8 @@ pub(super) struct Database {
     pub client_tokens: Vec<StoredClientToken>,
     /// `None` when there is no such table.
     pub devices: Option<Vec<StoredDevice>>,
+    /// The document of what may run, as JSON.
+    pub approvals: Option<String>,
     pub warnings: Vec<String>,
 }
 
@@ -95,6 +97,10 @@ fn extract(connection: &Connection, path: &Path) -> Result<Database, MigrateErro
         let mut statement = connection.prepare("SELECT * FROM device_pairing_paired").map_err(unreadable)?;
         let rows = statement.query_map([], |row| device(row, &mut found.warnings)).map_err(unreadable)?;
         found.devices = Some(rows.collect::<rusqlite::Result<Vec<_>>>().map_err(unreadable)?);
+    }
+    if has_table(connection, "exec_approvals_config").map_err(unreadable)? {
+        let query = "SELECT raw_json FROM exec_approvals_config ORDER BY updated_at_ms DESC LIMIT 1";
+        found.approvals = connection.query_row(query, [], |row| row.get(0)).optional().map_err(unreadable)?;
     }
     if has_table(connection, "secret_store_entries").map_err(unreadable)? {
         let query = "SELECT count(*) FROM secret_store_entries WHERE deleted_at_ms IS NULL";

@@ -422,6 +422,52 @@ fn in_place_takes_the_devices_and_leaves_the_files() {
     assert_eq!(devices(&here).list(0).1.len(), 5);
 }
 
+/// The document of 2026.2 is a file, that of 2026.9 a row (its own statement); a damaged one is told and left.
+#[test]
+fn what_may_run_comes_along() {
+    const TABLE: &str =
+        "CREATE TABLE exec_approvals_config (config_key TEXT NOT NULL PRIMARY KEY, raw_json TEXT NOT NULL,
+        socket_path TEXT, has_socket_token INTEGER NOT NULL, default_security TEXT, default_ask TEXT,
+        default_ask_fallback TEXT, auto_allow_skills INTEGER, agent_count INTEGER NOT NULL,
+        allowlist_count INTEGER NOT NULL, updated_at_ms INTEGER NOT NULL) STRICT";
+    let listed =
+        r#"{"version":1,"defaults":{"security":"allowlist","review":"x"},"agents":{"main":{"allowlist":["/bin/ls"]}}}"#;
+    let open = r#"{"version":1,"defaults":{},"agents":{}}"#;
+    let check = |in_file: Option<&str>, in_row: Option<&str>, expected: Option<&str>, told: &str| {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let (source, here) = (dir.path().join("old"), target(&dir.path().join("new")));
+        old_state(&source);
+        if let Some(text) = in_file {
+            write(&source.join("exec-approvals.json"), text);
+        }
+        if let Some(text) = in_row {
+            let connection = new_state(&source);
+            connection.execute_batch(TABLE).expect("table");
+            let row =
+                "INSERT INTO exec_approvals_config VALUES ('current', ?1, NULL, 0, NULL, NULL, NULL, NULL, 1, 1, 7)";
+            connection.execute(row, params![text]).expect("row");
+        }
+        let plan = plan(&source, &here).expect("plans");
+        let warned = plan.warnings.iter().any(|warning| warning.contains("exec approvals"));
+        assert_eq!(warned, !told.is_empty(), "{:?}", plan.warnings);
+        assert!(told.is_empty() || plan.warnings.iter().any(|warning| warning.contains(told)), "{:?}", plan.warnings);
+        apply(&plan, &here, false, 1).expect("applies");
+        let written = here.state_dir.join("exec-approvals.json");
+        assert_eq!(fs::read_to_string(&written).ok().as_deref(), expected);
+        if expected.is_some() {
+            assert_eq!(fs::metadata(&written).expect("exists").mode() & 0o777, 0o600);
+            let again = super::plan(&source, &here).expect("plans again");
+            assert!(states(&again).contains(&(ItemKind::ExecApprovals, ItemState::Same)));
+        }
+    };
+    check(None, None, None, "");
+    check(Some(listed), None, Some(listed), "");
+    check(Some(open), Some(listed), Some(listed), "");
+    check(None, Some(open), Some(open), "here what is listed runs");
+    check(Some("{broken"), None, None, "exec approvals are not imported");
+    check(Some(r#"{"version":2}"#), None, None, "exec approvals are not imported");
+}
+
 #[test]
 fn an_upgraded_directory_does_not_bring_removed_devices_back() {
     let dir = tempfile::tempdir().expect("temp dir");

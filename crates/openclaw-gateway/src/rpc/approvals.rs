@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use openclaw_config::exec_approvals::{ApprovalsError, ExecApprovals, Loaded};
 use openclaw_protocol::{
-    ErrorShape, Protocol,
+    ErrorShape, Protocol, Scope,
     method::{
-        Done,
+        Done, Method,
         exec::{
-            ApprovalAccepted, ApprovalDetails, ApprovalFound, ApprovalGet, ApprovalOutcome, ApprovalPresentation,
-            ApprovalRecord, ApprovalRequestParams, ApprovalResolve, ApprovalResolved, ApprovalResolver, ApprovalSource, ApprovalsSetParams, ApprovalsSnapshot, Decision, ExecApprovalGet,
+            ApprovalAccepted, ApprovalDetails, ApprovalFound, ApprovalGet, ApprovalHistory, ApprovalHistoryPage,
+            ApprovalHistoryParams, ApprovalOutcome, ApprovalPresentation, ApprovalRecord, ApprovalRequestParams,
+            ApprovalResolve, ApprovalResolved, ApprovalResolver, ApprovalReviewer, ApprovalSource, ApprovalsSetParams,
+            ApprovalsSnapshot, Decision, ExecApprovalGet, ExecApprovalGrantsList, ExecApprovalGrantsRevoke,
             ExecApprovalList, ExecApprovalRequest, ExecApprovalResolve, ExecApprovalWaitDecision, ExecApprovalsGet,
-            ExecApprovalsNodeGet, ExecApprovalsNodeSet, ExecApprovalsSet, NodeApprovalsSetParams, PluginApprovalList,
-            SystemAgentApprovalList, UnifiedResolveParams,
+            ExecApprovalsNodeGet, ExecApprovalsNodeSet, ExecApprovalsSet, GrantRevoked, NodeApprovalsSetParams,
+            PluginApprovalList, StandingGrants, SystemAgentApprovalList, UnifiedResolveParams,
         },
     },
 };
@@ -31,6 +33,9 @@ use crate::{
     gateway::Gateway,
     nodes::policy::Lists,
 };
+
+/// Entries of `approval.history` when the caller does not say.
+const DEFAULT_PAGE: usize = 50;
 
 pub fn register(registry: &mut Registry) {
     registry
@@ -85,7 +90,7 @@ pub fn register(registry: &mut Registry) {
         })
         .on::<ExecApprovalResolve>(|call, params| {
             let decision = Decision::parse(&params.decision).ok_or_else(|| ErrorShape::invalid("invalid decision"))?;
-            decide(call, &params.id, decision).map_err(Refused::into_error)?;
+            decide(call, &params.id, decision, params.reviewer.as_ref()).map_err(Refused::into_error)?;
             Ok(Done::OK)
         })
         .on::<ApprovalGet>(|call, params| {
@@ -93,6 +98,18 @@ pub fn register(registry: &mut Registry) {
             Ok(ApprovalFound { approval: unified(&call.gateway, &record) })
         })
         .on::<ApprovalResolve>(resolve_any)
+        .on::<ApprovalHistory>(history)
+        .on::<ExecApprovalGrantsList>(|_, params| {
+            bounded::<ExecApprovalGrantsList>(params.limit, 500)?;
+            Ok(StandingGrants::default())
+        })
+        .on::<ExecApprovalGrantsRevoke>(|_, params| match params.grant_id.as_str() {
+            "" => Err(ErrorShape::invalid(format!(
+                "invalid {} params: at /grantId: must NOT have fewer than 1 characters",
+                ExecApprovalGrantsRevoke::NAME
+            ))),
+            _ => Ok(GrantRevoked { outcome: "not-found".into() }),
+        })
         .on::<PluginApprovalList>(|_, _| Ok(Vec::new()))
         .on::<SystemAgentApprovalList>(|_, _| Ok(Vec::new()));
 }
@@ -215,11 +232,16 @@ fn find_any(call: &Call, id: &str) -> Result<Record, ErrorShape> {
     found.ok_or_else(missing)
 }
 
-/// Decides, and tells everybody who could see it, in that order. False when it had been decided so before.
-fn decide(call: &Call, id: &str, decision: Decision) -> Result<bool, Refused> {
+/// Decides, and tells everybody who could see it, in that order. False when it had been decided so before. A reviewer is
+/// named by callers that pass on what somebody pressed in a chat; only administrators are believed.
+fn decide(call: &Call, id: &str, decision: Decision, reviewer: Option<&ApprovalReviewer>) -> Result<bool, Refused> {
     let (gateway, caller) = (&call.gateway, &call.caller);
     let client = &caller.params.client;
-    let by = client.display_name.clone().unwrap_or_else(|| client.id.clone());
+    let reviewer = reviewer.filter(|_| caller.scopes.grants(Scope::Admin));
+    let by = match reviewer {
+        Some(reviewer) => format!("{}:{}", reviewer.channel, reviewer.sender_id),
+        None => client.display_name.clone().unwrap_or_else(|| client.id.clone()),
+    };
     let resolver = match &caller.device {
         Some(device) => ApprovalResolver { kind: "device".into(), id: Some(device.to_string()) },
         None => ApprovalResolver { kind: "runtime".into(), id: Some(client.id.clone()) },
@@ -236,7 +258,7 @@ fn resolve_any(call: &Call, params: UnifiedResolveParams) -> Result<ApprovalReso
             return Err(ErrorShape::invalid("this approval is of the kind \"exec\""));
         }
         let decision = Decision::parse(&params.decision).ok_or_else(|| ErrorShape::invalid("invalid decision"))?;
-        match decide(call, &record.id, decision) {
+        match decide(call, &record.id, decision, None) {
             Ok(first) => applied = first,
             // Somebody else was faster: the answer says what was decided.
             Err(Refused::AlreadyResolved) => {}
@@ -245,6 +267,41 @@ fn resolve_any(call: &Call, params: UnifiedResolveParams) -> Result<ApprovalReso
     }
     let record = find_any(call, &params.id)?;
     Ok(ApprovalResolved { applied, approval: unified(&call.gateway, &record) })
+}
+
+/// `approval.history`: a page of what ended, from memory.
+fn history(call: &Call, params: ApprovalHistoryParams) -> Result<ApprovalHistoryPage, ErrorShape> {
+    let limit = bounded::<ApprovalHistory>(params.limit, 100)?.unwrap_or(DEFAULT_PAGE);
+    let after = params.cursor.as_deref().map(|cursor| {
+        let (at_ms, id) = cursor.split_once(':')?;
+        Some((at_ms.parse().ok()?, id))
+    });
+    let invalid = || ErrorShape::invalid("invalid approval.history cursor");
+    let after = after.map(|cursor| cursor.ok_or_else(invalid)).transpose()?;
+    match params.kind.as_deref() {
+        None | Some("exec") => {}
+        Some("plugin" | "system-agent") => return Ok(ApprovalHistoryPage { items: Vec::new(), next_cursor: None }),
+        Some(_) => return Err(ErrorShape::invalid("invalid approval.history params")),
+    }
+    let seen = viewer(&call.caller);
+    let mut found = call.gateway.approvals.with(|ledger| ledger.ended(now_ms(), &seen, after));
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let last = found.last().filter(|_| more);
+    let next_cursor = last.and_then(|record| Some(format!("{}:{}", record.ended()?.at_ms, record.id)));
+    let items = found.iter().map(|record| unified(&call.gateway, record)).collect();
+    Ok(ApprovalHistoryPage { items, next_cursor })
+}
+
+/// A limit between 1 and `most`.
+fn bounded<M: Method>(limit: Option<u64>, most: usize) -> Result<Option<usize>, ErrorShape> {
+    let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let problem = match limit {
+        Some(0) => "must be >= 1".to_owned(),
+        Some(limit) if limit > most => format!("must be <= {most}"),
+        _ => return Ok(limit),
+    };
+    Err(ErrorShape::invalid(format!("invalid {} params: at /limit: {problem}", M::NAME)))
 }
 
 fn presentation(record: &Record) -> ApprovalPresentation {

@@ -16,7 +16,10 @@ use openclaw_protocol::{
 };
 use serde_json::json;
 
-use super::registry::{Call, Registry};
+use super::{
+    qr_png,
+    registry::{Call, Registry},
+};
 use crate::{
     auth::decide::Mode,
     gateway::{Gateway, fresh_token},
@@ -158,9 +161,11 @@ async fn setup_code(call: &Call, params: SetupCodeParams) -> Result<SetupCodeMad
     };
     let (setup_id, expires_at_ms) = gateway.invite(&call.caller, offer).await?;
     code.expires_at_ms = Some(expires_at_ms);
+    let setup_code = code.encode();
     Ok(SetupCodeMade {
         setup_id,
-        setup_code: code.encode(),
+        qr_data_url: (params.include_qr != Some(false)).then(|| qr_png::data_url(&setup_code)).flatten(),
+        setup_code,
         join_url,
         gateway_url: urls.first().cloned().unwrap_or_default(),
         gateway_urls: (urls.len() > 1).then_some(urls),

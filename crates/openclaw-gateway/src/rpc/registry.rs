@@ -6,7 +6,7 @@ use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc};
 use bytes::Bytes;
 use openclaw_protocol::{
     ErrorShape, Protocol, Role,
-    frame::parse_params,
+    frame::{error_response, ok_response, parse_params},
     method::{Access, Method},
 };
 use serde_json::value::RawValue;
@@ -31,6 +31,30 @@ pub enum Outcome {
     Later(Pin<Box<dyn Future<Output = Answer> + Send>>),
     /// Now, and once more later.
     Twice(Bytes, Pin<Box<dyn Future<Output = Answer> + Send>>),
+    /// Later, as often as the work sees fit.
+    Replies(Box<dyn FnOnce(Replies) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>),
+}
+
+/// Answers one request, more than once if its method is such. What is sent after an answer is heard after it.
+#[derive(Clone)]
+pub struct Replies {
+    caller: Arc<Connection>,
+    id: Arc<str>,
+}
+
+impl Replies {
+    pub fn new(caller: Arc<Connection>, id: &str) -> Self {
+        Self { caller, id: id.into() }
+    }
+
+    pub fn send(&self, answer: Answer) {
+        match answer {
+            Ok(payload) => self.caller.outbound.push(ok_response(&self.id, &payload)),
+            Err(error) => {
+                self.caller.outbound.push(error_response(&self.id, &error.for_protocol(self.caller.protocol)))
+            }
+        }
+    }
 }
 
 /// What a handler gives that may answer twice: "accepted" at once, and the result when there is one.
@@ -113,6 +137,25 @@ impl Registry {
                         None => Outcome::Later(then),
                     }
                 }
+            }
+        }))
+    }
+
+    /// Registers a handler that waits, answers when it likes, and goes on then: so that what it starts is heard after the
+    /// answer.
+    pub fn on_replies<M, F>(
+        &mut self,
+        handler: impl Fn(Call, M::Params, Replies) -> F + Clone + Send + Sync + 'static,
+    ) -> &mut Self
+    where
+        M: Method,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.insert::<M>(Box::new(move |call, params| match parse_params::<M::Params>(M::NAME, params) {
+            Err(error) => Outcome::Now(Err(error)),
+            Ok(params) => {
+                let handler = handler.clone();
+                Outcome::Replies(Box::new(move |replies| Box::pin(handler(call, params, replies))))
             }
         }))
     }

@@ -37,7 +37,8 @@ pub fn save(workspace: &Path, run: &RunId, input: &Input) -> io::Result<()> {
     }
     let files = input.media.iter().enumerate().filter(|(_, media)| !media.mime.starts_with("image/"));
     for (number, media) in files {
-        let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(workspace.join(path(run, number, media)));
+        let opened =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(workspace.join(path(run, number, media)));
         match opened {
             Ok(mut file) => file.write_all(&media.data)?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

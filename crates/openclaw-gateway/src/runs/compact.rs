@@ -14,11 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::execute::visible;
 use crate::{
     gateway::Gateway,
-    sessions::{
-        self, Record, SessionKey,
-        events::Changed,
-        read::ContextRow,
-    },
+    sessions::{self, Record, SessionKey, events::Changed, read::ContextRow},
     store::StoreError,
 };
 
@@ -38,15 +34,11 @@ pub struct Compacted {
 }
 
 /// True when the conversation nearly fills the model's context.
-pub fn is_due(
-    gateway: &Gateway,
-    record: &Record,
-    rows: &[ContextRow],
-    candidates: &[Candidate],
-    system: &str,
-) -> bool {
+pub fn is_due(gateway: &Gateway, record: &Record, rows: &[ContextRow], candidates: &[Candidate], system: &str) -> bool {
     let settings = gateway.runs.settings(gateway);
-    let Some(window) = candidates.first().map(|candidate| u64::from(candidate.model.context_window)) else { return false };
+    let Some(window) = candidates.first().map(|candidate| u64::from(candidate.model.context_window)) else {
+        return false;
+    };
     if !settings.auto_compact || rows.len() < LEAST || window == 0 {
         return false;
     }

@@ -48,11 +48,9 @@ impl Job {
     /// `None` when the request has nobody to deliver to, or nothing is left to do.
     pub fn of(request: &RunRequest, outcome: Arc<RunOutcome>, delivery: Delivery, after_crash: bool) -> Option<Self> {
         let to = request.deliver.clone().filter(|_| delivery.is_open())?;
-        // In a group the reply says which message it answers.
+        // Whether the reply shows which message it answers is the channel's business.
         let reply_to = match &request.origin {
-            Origin::Channel(inbound) if inbound.kind != openclaw_channels::message::ChatKind::Direct => {
-                Some(inbound.message_id.clone())
-            }
+            Origin::Channel(inbound) => Some(inbound.message_id.clone()),
             _ => None,
         };
         Some(Self { run_id: request.run_id.clone(), to, reply_to, outcome, delivery, after_crash })
@@ -119,7 +117,11 @@ async fn note(gateway: &Gateway, run_id: &RunId, delivery: Delivery) -> Result<(
 
 async fn bring(gateway: &Arc<Gateway>, job: Job) -> Result<(), Stopping> {
     let Some(deliver) = gateway.runs.deliver().cloned() else {
-        tracing::warn!(run = job.run_id.0, channel = job.to.channel, "there is no way to deliver the reply; it is kept");
+        tracing::warn!(
+            run = job.run_id.0,
+            channel = job.to.channel,
+            "there is no way to deliver the reply; it is kept"
+        );
         return Ok(());
     };
     let (first, sent, preview) = match job.delivery.clone() {
@@ -137,20 +139,28 @@ async fn bring(gateway: &Arc<Gateway>, job: Job) -> Result<(), Stopping> {
     let text = job.outcome.reply().unwrap_or_default();
     let media = job.outcome.media.clone();
     let message = Outbound { text, media, reply_to: job.reply_to.clone(), ..Outbound::default() };
-    let pieces = deliver.pieces(&job.to, &message);
-    let mut progress = Progress { gateway, deliver: &*deliver, job: &job, sent };
-    for (number, piece) in pieces.iter().enumerate().skip(first) {
+    let mut progress =
+        Progress { gateway, deliver: &*deliver, job: &job, sent, wait: FIRST_WAIT, waited: Duration::ZERO };
+    let mut number = first;
+    loop {
+        // Cut anew each time: a channel that was not there may be back, and knows how long a message may be.
+        let pieces = deliver.pieces(&job.to, &message);
+        let Some(piece) = pieces.get(number) else { break };
         let preview = preview.as_deref().filter(|_| number == 0);
         match progress.piece(number, piece, preview).await? {
-            Step::Sent => {}
+            Step::Sent => number += 1,
+            Step::Again => {}
             Step::GaveUp => return Ok(()),
         }
     }
-    note(gateway, &job.run_id, Delivery::Sent { ids: progress.sent }).await
+    let ids = progress.sent;
+    note(gateway, &job.run_id, Delivery::Sent { ids }).await
 }
 
 enum Step {
     Sent,
+    /// It certainly was not sent, and some time has passed.
+    Again,
     GaveUp,
 }
 
@@ -159,65 +169,66 @@ struct Progress<'a> {
     deliver: &'a dyn Deliver,
     job: &'a Job,
     sent: Vec<String>,
+    wait: Duration,
+    /// In all, since something was sent last.
+    waited: Duration,
 }
 
 impl Progress<'_> {
     async fn piece(&mut self, number: usize, piece: &Outbound, preview: Option<&str>) -> Result<Step, Stopping> {
         let (gateway, job) = (self.gateway, self.job);
-        let (mut wait, mut waited) = (FIRST_WAIT, Duration::ZERO);
-        loop {
-            if gateway.cancel.is_cancelled() {
-                return Err(Stopping);
-            }
-            let tried = match preview {
-                // An edit can be repeated as often as it takes.
-                Some(id) => match self.deliver.edit(&job.to, id, piece).await {
-                    Ok(()) => Ok(vec![id.to_owned()]),
-                    Err(SendError::Unknown { why }) => Err(SendError::NotSent { why, retry_after: None }),
-                    Err(error) => Err(error),
-                },
-                None => {
-                    let sending = Delivery::Sending { piece: number, sent: self.sent.clone() };
-                    note(gateway, &job.run_id, sending).await?;
-                    match self.deliver.send(&job.to, piece).await {
-                        Ok(ids) => Ok(ids),
-                        // A part of it was seen: it cannot be sent again as a whole.
-                        Err(Partly { sent, error }) if !sent.is_empty() => Err(SendError::Unknown { why: error.to_string() }),
-                        Err(Partly { error, .. }) => Err(error),
+        if gateway.cancel.is_cancelled() {
+            return Err(Stopping);
+        }
+        let tried = match preview {
+            // An edit can be repeated as often as it takes.
+            Some(id) => match self.deliver.edit(&job.to, id, piece).await {
+                Ok(()) => Ok(vec![id.to_owned()]),
+                Err(SendError::Unknown { why }) => Err(SendError::NotSent { why, retry_after: None }),
+                Err(error) => Err(error),
+            },
+            None => {
+                note(gateway, &job.run_id, Delivery::Sending { piece: number, sent: self.sent.clone() }).await?;
+                match self.deliver.send(&job.to, piece).await {
+                    Ok(ids) => Ok(ids),
+                    // A part of it was seen: it cannot be sent again as a whole.
+                    Err(Partly { sent, error }) if !sent.is_empty() => {
+                        Err(SendError::Unknown { why: error.to_string() })
                     }
+                    Err(Partly { error, .. }) => Err(error),
                 }
-            };
-            let (why, retry_after) = match tried {
-                Ok(ids) => {
-                    self.sent.extend(ids);
-                    return Ok(Step::Sent);
-                }
-                Err(SendError::Unknown { why }) => {
-                    tracing::warn!(run = job.run_id.0, "whether a reply arrived is not known: {why}");
-                    note(gateway, &job.run_id, Delivery::Unknown { piece: number, told: false }).await?;
-                    tell(gateway, self.deliver, job, number).await?;
-                    return Ok(Step::GaveUp);
-                }
-                Err(SendError::NotSent { why, retry_after }) => (why, retry_after),
-            };
-            if waited >= PATIENCE {
-                tracing::error!(run = job.run_id.0, channel = job.to.channel, "a reply was not sent: {why}");
-                note(gateway, &job.run_id, Delivery::Failed { piece: number, why }).await?;
+            }
+        };
+        let (why, retry_after) = match tried {
+            Ok(ids) => {
+                self.sent.extend(ids);
+                (self.wait, self.waited) = (FIRST_WAIT, Duration::ZERO);
+                return Ok(Step::Sent);
+            }
+            Err(SendError::Unknown { why }) => {
+                tracing::warn!(run = job.run_id.0, "whether a reply arrived is not known: {why}");
+                note(gateway, &job.run_id, Delivery::Unknown { piece: number, told: false }).await?;
+                tell(gateway, self.deliver, job, number).await?;
                 return Ok(Step::GaveUp);
             }
-            if preview.is_none() {
-                let pending = Delivery::Pending { piece: number, sent: self.sent.clone(), preview: None };
-                note(gateway, &job.run_id, pending).await?;
-            }
-            let pause = retry_after.unwrap_or(wait).max(FIRST_WAIT);
-            tracing::warn!(run = job.run_id.0, channel = job.to.channel, "a reply waits {pause:?}: {why}");
-            tokio::select! {
-                () = gateway.cancel.cancelled() => return Err(Stopping),
-                () = tokio::time::sleep(pause) => {}
-            }
-            waited += pause;
-            wait = (wait * 2).min(LONGEST_WAIT);
+            Err(SendError::NotSent { why, retry_after }) => (why, retry_after),
+        };
+        if self.waited >= PATIENCE {
+            tracing::error!(run = job.run_id.0, channel = job.to.channel, "a reply was not sent: {why}");
+            note(gateway, &job.run_id, Delivery::Failed { piece: number, why }).await?;
+            return Ok(Step::GaveUp);
         }
+        let pending = Delivery::Pending { piece: number, sent: self.sent.clone(), preview: preview.map(str::to_owned) };
+        note(gateway, &job.run_id, pending).await?;
+        let pause = retry_after.unwrap_or(self.wait).max(FIRST_WAIT);
+        tracing::warn!(run = job.run_id.0, channel = job.to.channel, "a reply waits {pause:?}: {why}");
+        tokio::select! {
+            () = gateway.cancel.cancelled() => return Err(Stopping),
+            () = tokio::time::sleep(pause) => {}
+        }
+        self.waited += pause;
+        self.wait = (self.wait * 2).min(LONGEST_WAIT);
+        Ok(Step::Again)
     }
 }
 

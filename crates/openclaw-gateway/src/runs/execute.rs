@@ -301,11 +301,8 @@ async fn begin(gateway: &Arc<Gateway>, live: &Arc<Live>) -> Result<Begun, Stuck>
         model: None,
     });
     let session_id = record.session_id.clone();
-    let started = RunChange::Started {
-        run_id: live.id().clone(),
-        session_id: session_id.as_str().to_owned(),
-        at_ms: started_ms,
-    };
+    let started =
+        RunChange::Started { run_id: live.id().clone(), session_id: session_id.as_str().to_owned(), at_ms: started_ms };
     let mut changes = vec![Change::from(started)];
     let ends: Vec<_> = joining.iter().map(|other| Arc::new(merged(other, live, session_id.as_str()))).collect();
     for (other, outcome) in joining.iter().zip(&ends) {
@@ -372,7 +369,8 @@ async fn save_attachments(gateway: &Arc<Gateway>, live: &Arc<Live>) {
     let settings = gateway.runs.settings(gateway);
     let Some(agent) = settings.agent(live.request.session.agent()).cloned() else { return };
     let live = Arc::clone(live);
-    let saved = tokio::task::spawn_blocking(move || attachments::save(&agent.workspace, live.id(), &live.request.input)).await;
+    let saved =
+        tokio::task::spawn_blocking(move || attachments::save(&agent.workspace, live.id(), &live.request.input)).await;
     if let Ok(Err(error)) = saved {
         tracing::warn!(%error, "an attached file could not be put into the workspace");
     }
@@ -499,7 +497,10 @@ async fn prepare(gateway: &Arc<Gateway>, live: &Arc<Live>, begun: &Begun) -> Res
     let id = request.session.agent();
     let agent = settings.agent(id).ok_or_else(|| {
         let known: Vec<_> = settings.agents.iter().map(|agent| agent.id.as_str()).collect();
-        Stuck::Failed(format!("There is no agent {id:?} in the config (agents.entries). There are: {}", known.join(", ")))
+        Stuck::Failed(format!(
+            "There is no agent {id:?} in the config (agents.entries). There are: {}",
+            known.join(", ")
+        ))
     })?;
     let record = gateway.sessions.get(&request.session);
     let own = record.as_ref().map(|record| &record.settings);
@@ -525,6 +526,7 @@ async fn prepare(gateway: &Arc<Gateway>, live: &Arc<Live>, begun: &Begun) -> Res
         offered.extend(source.tools(gateway, &context).await);
     }
     let tools = prompting::permitted(gateway, &context, &requested, offered);
+    let tools = tools.map_err(|starved| Stuck::Failed(starved.to_string()))?;
     let system = prompting::system(gateway, agent, &context, live, &tools, &requested).await;
     let window = candidates.first().map_or(0, |candidate| candidate.model.context_window);
     let limits = Limits {
@@ -538,7 +540,11 @@ async fn prepare(gateway: &Arc<Gateway>, live: &Arc<Live>, begun: &Begun) -> Res
 /// The lines that waited for this turn.
 pub(super) fn system_events(gateway: &Gateway, agent: &Agent, live: &Live) -> Vec<String> {
     let main = live.request.session.rest() == MAIN_KEY && live.request.session.agent() == agent.id;
-    if main && agent.id == gateway.runs.settings(gateway).default_id { gateway.take_system_events() } else { Vec::new() }
+    if main && agent.id == gateway.runs.settings(gateway).default_id {
+        gateway.take_system_events()
+    } else {
+        Vec::new()
+    }
 }
 
 /// Keeps the end of a turn and tells it.
@@ -605,12 +611,25 @@ async fn settle(
             }
         }
         How::TooManyRounds => {
-            let why = format!("Ended after {} rounds of tools without an answer. Say what to do next.", prepared.limits.rounds);
-            Ending { status: RunStatus::Error, stop: "error".into(), last: Some(cut(StopReason::Error, Some(&why))), error: Some((why, "unknown")) }
+            let why = format!(
+                "Ended after {} rounds of tools without an answer. Say what to do next.",
+                prepared.limits.rounds
+            );
+            Ending {
+                status: RunStatus::Error,
+                stop: "error".into(),
+                last: Some(cut(StopReason::Error, Some(&why))),
+                error: Some((why, "unknown")),
+            }
         }
         How::Looping { tool } => {
             let why = format!("Ended: the model kept calling {tool} in the same way and got the same answer.");
-            Ending { status: RunStatus::Error, stop: "error".into(), last: Some(cut(StopReason::Error, Some(&why))), error: Some((why, "unknown")) }
+            Ending {
+                status: RunStatus::Error,
+                stop: "error".into(),
+                last: Some(cut(StopReason::Error, Some(&why))),
+                error: Some((why, "unknown")),
+            }
         }
         How::Failed(error) => Ending {
             status: RunStatus::Error,
@@ -670,11 +689,8 @@ async fn end(
         (Some(_), Some(_)) => live.delivery().map_or_else(Delivery::pending, Delivery::after_preview),
         _ => Delivery::None,
     };
-    let ended = RunChange::Ended {
-        run_id: live.id().clone(),
-        outcome: Box::new(outcome.clone()),
-        delivery: delivery.clone(),
-    };
+    let ended =
+        RunChange::Ended { run_id: live.id().clone(), outcome: Box::new(outcome.clone()), delivery: delivery.clone() };
     let rows: Vec<NewMessage> = ending.last.into_iter().map(|row| row.run(&live.id().0)).collect();
     let saved = match session_id.or_else(|| gateway.sessions.get(key).map(|record| record.session_id.clone())) {
         Some(id) => append(gateway, live, &id, rows, vec![ended], |record| note(record, live, &outcome, context)).await,

@@ -113,7 +113,9 @@ impl Lanes {
 
     /// Those that wait in a conversation, next first.
     pub fn waiting(&self, key: &SessionKey) -> Vec<RunId> {
-        self.lanes.get(key).map_or_else(Vec::new, |lane| lane.waiting.iter().map(|waiting| waiting.id.clone()).collect())
+        self.lanes
+            .get(key)
+            .map_or_else(Vec::new, |lane| lane.waiting.iter().map(|waiting| waiting.id.clone()).collect())
     }
 
     /// All runs under way.

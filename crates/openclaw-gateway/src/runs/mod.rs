@@ -10,8 +10,8 @@
 //! for what is repeated and what is not. [`lanes`] decides whose turn it is, [`execute`] has a model answer, [`command`]
 //! answers without one, [`delivery`] brings replies to channels, and [`stream`] tells connections.
 
-pub mod command;
 mod attachments;
+pub mod command;
 mod compact;
 mod delivery;
 mod execute;
@@ -168,7 +168,8 @@ impl Runs {
         self.sources.write().unwrap_or_else(PoisonError::into_inner).push(source);
     }
 
-    fn sources(&self) -> Vec<Arc<dyn ToolSource>> {
+    /// What lends runs their tools.
+    pub fn sources(&self) -> Vec<Arc<dyn ToolSource>> {
         self.sources.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

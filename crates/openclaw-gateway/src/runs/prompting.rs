@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use openclaw_agent::{
+    policy::Starved,
     prompt::{self, Chat, Facts, FileLimits},
     provider::ModelRef,
     tool::{Tool, ToolSpec},
@@ -11,16 +12,19 @@ use openclaw_channels::message::ChatKind;
 use openclaw_config::document::Node;
 
 use super::{Origin, RunContext, execute, live::Live, settings::Agent};
-use crate::{gateway::Gateway, host};
+use crate::{gateway::Gateway, host, tools};
 
 /// The tools the policy lets this run use.
+///
+/// # Errors
+/// [`Starved`], when a list of the config leaves nothing.
 pub fn permitted(
-    _gateway: &Gateway,
-    _context: &RunContext,
-    _model: &ModelRef,
+    gateway: &Gateway,
+    context: &RunContext,
+    model: &ModelRef,
     offered: Vec<Arc<dyn Tool>>,
-) -> Vec<Arc<dyn Tool>> {
-    offered
+) -> Result<Vec<Arc<dyn Tool>>, Starved> {
+    tools::policy::permitted(gateway, context, model, offered, tools::invoke::is_plugin)
 }
 
 /// The system prompt.
@@ -38,9 +42,8 @@ pub async fn system(
         Origin::Channel(inbound) => inbound.kind == ChatKind::Direct,
         _ => true,
     };
-    let files = tokio::task::spawn_blocking(move || {
-        prompt::workspace_files(&workspace, private, FileLimits::default())
-    });
+    let files =
+        tokio::task::spawn_blocking(move || prompt::workspace_files(&workspace, private, FileLimits::default()));
     let files = files.await.unwrap_or_default();
     let specs: Vec<ToolSpec> = tools.iter().map(|tool| tool.spec().clone()).collect();
     let config = Arc::clone(&gateway.runtime.load().config);

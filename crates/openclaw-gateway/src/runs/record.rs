@@ -40,16 +40,33 @@ pub enum Delivery {
     /// Nobody to send it to.
     None,
     /// A first message was sent early, to be edited; its id as soon as it is known.
-    Preview { message_id: Option<String> },
+    Preview {
+        message_id: Option<String>,
+    },
     /// To be sent from this piece on; those before have arrived.
-    Pending { piece: usize, sent: Vec<String>, preview: Option<String> },
+    Pending {
+        piece: usize,
+        sent: Vec<String>,
+        preview: Option<String>,
+    },
     /// This piece is on its way; whether it arrives is not known yet.
-    Sending { piece: usize, sent: Vec<String> },
-    Sent { ids: Vec<String> },
+    Sending {
+        piece: usize,
+        sent: Vec<String>,
+    },
+    Sent {
+        ids: Vec<String>,
+    },
     /// Given up: it is certain that this piece and those after it were not seen.
-    Failed { piece: usize, why: String },
+    Failed {
+        piece: usize,
+        why: String,
+    },
     /// Whether this piece arrived is not known. Never repeated; the person is told once.
-    Unknown { piece: usize, told: bool },
+    Unknown {
+        piece: usize,
+        told: bool,
+    },
 }
 
 impl Delivery {
@@ -109,14 +126,35 @@ pub struct StartedTool {
 pub enum RunChange {
     /// Fails when the id exists.
     Insert(Box<RunRow>),
-    Started { run_id: RunId, session_id: String, at_ms: i64 },
+    Started {
+        run_id: RunId,
+        session_id: String,
+        at_ms: i64,
+    },
     /// A tool with effects is about to run.
-    ToolStarted { run_id: RunId, call_id: String, name: String, at_ms: i64 },
-    ToolEnded { run_id: RunId, call_id: String },
-    Ended { run_id: RunId, outcome: Box<RunOutcome>, delivery: Delivery },
-    Delivery { run_id: RunId, delivery: Delivery },
+    ToolStarted {
+        run_id: RunId,
+        call_id: String,
+        name: String,
+        at_ms: i64,
+    },
+    ToolEnded {
+        run_id: RunId,
+        call_id: String,
+    },
+    Ended {
+        run_id: RunId,
+        outcome: Box<RunOutcome>,
+        delivery: Delivery,
+    },
+    Delivery {
+        run_id: RunId,
+        delivery: Delivery,
+    },
     /// Forgets what ended before and has nothing left to do.
-    Prune { before_ms: i64 },
+    Prune {
+        before_ms: i64,
+    },
 }
 
 /// A request in the form it is stored in.

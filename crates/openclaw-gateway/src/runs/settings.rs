@@ -192,7 +192,8 @@ impl Reader<'_> {
         let node = self.config.get(path)?;
         let number = node.as_i64().and_then(|number| u64::try_from(number).ok()).filter(|number| *number >= least);
         if number.is_none() {
-            let problem = format!("{path} must be a whole number, at least {least} ({}); the default is used", node.provenance);
+            let problem =
+                format!("{path} must be a whole number, at least {least} ({}); the default is used", node.provenance);
             if !self.problems.contains(&problem) {
                 self.problems.push(problem);
             }
@@ -289,13 +290,17 @@ mod tests {
                 list: [{id: "main"}, {id: "Home", default: true}, {id: "no id"}, {id: "work"}],
             }, messages: {queue: {mode: "followup", byChannel: {discord: "collect"}}}}"#,
         );
-        let agents: Vec<_> = settings.agents.iter().map(|a| (a.id.as_str(), a.workspace.display().to_string())).collect();
+        let agents: Vec<_> =
+            settings.agents.iter().map(|a| (a.id.as_str(), a.workspace.display().to_string())).collect();
         let expected = [("work", "/w"), ("main", "/home/o/ws"), ("home", "/home/o/ws-home")];
         assert_eq!(agents, expected.map(|(id, path)| (id, path.to_owned())));
         assert_eq!((settings.default_id.as_str(), settings.max_concurrent), ("home", 3));
         assert_eq!(settings.agents[0].identity.name.as_deref(), Some("Wanda"));
         assert_eq!(settings.agents[1].timeout, Duration::from_secs(600));
-        assert_eq!((settings.queue_of("telegram"), settings.queue_of("discord")), (WhenBusy::Followup, WhenBusy::Collect));
+        assert_eq!(
+            (settings.queue_of("telegram"), settings.queue_of("discord")),
+            (WhenBusy::Followup, WhenBusy::Collect)
+        );
         assert_eq!(settings.problems.len(), 2, "{:?}", settings.problems);
     }
 

@@ -133,8 +133,16 @@ impl<'a> Keeper<'a> {
                 live.stream.usage(gateway, usage.output);
                 self.response_model.clone_from(&response_model);
                 let price = self.price(&model);
-                let answered =
-                    Answered { model, api: None, response_model, response_id, usage, price, stop: stop.into(), error: None };
+                let answered = Answered {
+                    model,
+                    api: None,
+                    response_model,
+                    response_id,
+                    usage,
+                    price,
+                    stop: stop.into(),
+                    error: None,
+                };
                 if message.tool_calls().next().is_none() {
                     self.last = Some((message, answered));
                 } else {

@@ -206,9 +206,10 @@ impl Stream {
     }
 
     pub fn tool_started(&self, gateway: &Gateway, call: &ToolCall) {
-        self.tool(gateway, |_| {
-            json!({"phase": "start", "name": call.name, "toolCallId": call.id, "args": call.arguments})
-        });
+        self.tool(
+            gateway,
+            |_| json!({"phase": "start", "name": call.name, "toolCallId": call.id, "args": call.arguments}),
+        );
     }
 
     pub fn tool_progress(&self, gateway: &Gateway, name: &str, call_id: &str, text: &str) {
@@ -221,9 +222,10 @@ impl Stream {
 
     /// `result` is `{content, details?}`.
     pub fn tool_done(&self, gateway: &Gateway, name: &str, call_id: &str, result: Value, is_error: bool) {
-        self.tool(gateway, |_| {
-            json!({"phase": "result", "name": name, "toolCallId": call_id, "result": result, "isError": is_error})
-        });
+        self.tool(
+            gateway,
+            |_| json!({"phase": "result", "name": name, "toolCallId": call_id, "result": result, "isError": is_error}),
+        );
     }
 
     fn tool(&self, gateway: &Gateway, data: impl FnOnce(&mut State) -> Value) {
@@ -240,9 +242,11 @@ impl Stream {
             let (key, askers) = (&state.key, &state.askers);
             let hearers = gateway.sessions.subscriptions().hearers(key);
             if !hearers.is_empty() {
-                gateway.hub.send_where(event::SESSION_TOOL, |_| &payload, |c| {
-                    !askers.contains(&c.number) && hearers.contains(&c.number)
-                });
+                gateway.hub.send_where(
+                    event::SESSION_TOOL,
+                    |_| &payload,
+                    |c| !askers.contains(&c.number) && hearers.contains(&c.number),
+                );
             }
         });
     }
@@ -343,6 +347,14 @@ impl Stream {
         told
     }
 
+    /// A message that no run wrote.
+    pub fn injected(&self, gateway: &Gateway, text: &str) {
+        self.with(|state| {
+            state.over = true;
+            state.chat(gateway, false, &json!({"state": "final", "message": assistant(text)}), false);
+        });
+    }
+
     /// The gateway stops; the run goes on after the restart.
     pub fn suspended(&self) {
         self.with(|state| state.over = true);
@@ -407,9 +419,9 @@ impl State {
             payload
         };
         let event = if delta { event::CHAT_DELTA } else { event::CHAT };
-        gateway.hub.send_where(event, payload, |c| {
-            (!v4_only || c.protocol != Protocol::V3) && hears(gateway, c, &self.key)
-        });
+        gateway
+            .hub
+            .send_where(event, payload, |c| (!v4_only || c.protocol != Protocol::V3) && hears(gateway, c, &self.key));
     }
 
     fn agent(&self, gateway: &Gateway, audience: Audience, stream: &str, data: Value) {

@@ -18,14 +18,24 @@ pub(super) const BACKLOG: usize = 256;
 #[derive(Clone, Debug)]
 pub enum RunEvent {
     /// The reply grew.
-    Text { delta: String },
+    Text {
+        delta: String,
+    },
     /// What was said since the last tool call is void; it is said again.
     Discarded,
-    Thinking { delta: String },
-    ToolStarted { call: ToolCall },
-    ToolDone { result: ToolResult },
+    Thinking {
+        delta: String,
+    },
+    ToolStarted {
+        call: ToolCall,
+    },
+    ToolDone {
+        result: ToolResult,
+    },
     /// The watcher was slow: this many events are missing. The outcome is never among them.
-    Lagged { missed: u64 },
+    Lagged {
+        missed: u64,
+    },
     /// The last one.
     Ended(Arc<RunOutcome>),
 }

@@ -18,6 +18,8 @@ pub mod record;
 pub mod row;
 pub mod search;
 pub mod subscriptions;
+#[cfg(test)]
+mod tests;
 pub mod text;
 pub mod transfer;
 pub mod usage;

@@ -8,11 +8,13 @@
 //! A new room adds a file with its tables and its change type, one line to [`Change`] and one to the migrations.
 
 mod bootstrap;
+pub(crate) mod channels;
 pub(crate) mod devices;
 pub(crate) mod nodes;
+pub(crate) mod prompts;
 mod reader;
-mod schema;
 pub(crate) mod runs;
+mod schema;
 pub(crate) mod sessions;
 #[cfg(test)]
 mod tests;
@@ -36,9 +38,11 @@ use crate::{
     sessions::Record,
 };
 
+pub(crate) use channels::ChannelChange;
+pub(crate) use prompts::PromptChange;
 pub use reader::Reader;
-pub(crate) use sessions::{QUARTER_MS, int};
 pub use sessions::{MessageRow, SessionChange, Spent};
+pub(crate) use sessions::{QUARTER_MS, int};
 pub use writer::{Receipt, Slot, Store};
 
 /// One change of what is remembered.
@@ -46,6 +50,8 @@ pub use writer::{Receipt, Slot, Store};
 pub enum Change {
     Device(DeviceChange),
     Node(NodeChange),
+    Channel(ChannelChange),
+    Prompt(PromptChange),
     Session(SessionChange),
     Run(RunChange),
 }
@@ -74,11 +80,25 @@ impl From<RunChange> for Change {
     }
 }
 
+impl From<PromptChange> for Change {
+    fn from(change: PromptChange) -> Self {
+        Self::Prompt(change)
+    }
+}
+
+impl From<ChannelChange> for Change {
+    fn from(change: ChannelChange) -> Self {
+        Self::Channel(change)
+    }
+}
+
 impl Change {
     fn apply(&self, connection: &Connection) -> rusqlite::Result<()> {
         match self {
             Self::Device(change) => devices::apply(connection, change),
             Self::Node(change) => nodes::apply(connection, change),
+            Self::Channel(change) => channels::apply(connection, change),
+            Self::Prompt(change) => prompts::apply(connection, change),
             Self::Session(change) => sessions::apply(connection, change),
             Self::Run(change) => runs::apply(connection, change),
         }

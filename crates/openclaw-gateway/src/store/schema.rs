@@ -11,7 +11,7 @@ use std::{
 use openclaw_config::files;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::{StoreError, bootstrap, devices, nodes, runs, sessions};
+use super::{StoreError, bootstrap, channels, devices, nodes, prompts, runs, sessions};
 
 /// "OCgw" in the file header, so that `file(1)` and we can tell this database from any other.
 const APPLICATION_ID: i32 = 0x4f43_6777;
@@ -40,6 +40,8 @@ const MIGRATIONS: &[Migration] = &[
     Migration { room: "devices", sql: bootstrap::SCHEMA_2 },
     Migration { room: "sessions", sql: sessions::SCHEMA_1 },
     Migration { room: "runs", sql: runs::SCHEMA_1 },
+    Migration { room: "channels", sql: channels::SCHEMA_1 },
+    Migration { room: "channels", sql: prompts::SCHEMA_1 },
 ];
 
 /// Opens or creates the database: 0600 in a 0700 directory, WAL, schema current.

@@ -4,11 +4,12 @@
 use openclaw_agent::usage::Usage;
 use rusqlite::{Connection, Row, params, types::Type};
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use crate::sessions::{
     SessionKey,
     record::{Record, SessionId},
-    text::words,
+    text::{plain, words},
 };
 
 /// Messages are only ever added; a conversation that starts anew gets a new `session_id`. `message_words` holds no text, only
@@ -39,8 +40,9 @@ pub(super) const SCHEMA_1: &str = "
     CREATE INDEX message_key ON message (session_key);
     CREATE INDEX message_run ON message (run_id) WHERE run_id IS NOT NULL;
     CREATE VIRTUAL TABLE message_words USING fts5 (
-        words, content = '', contentless_delete = 1, tokenize = 'unicode61 remove_diacritics 2'
+        words, content = '', tokenize = 'unicode61 remove_diacritics 2'
     );
+    INSERT INTO message_words (message_words, rank) VALUES ('secure-delete', 1);
     CREATE TABLE usage (
         session_key   TEXT NOT NULL,
         session_id    TEXT NOT NULL,
@@ -169,14 +171,20 @@ fn append(connection: &Connection, row: &MessageRow) -> rusqlite::Result<()> {
             row.body
         ])?;
     let id = connection.last_insert_rowid();
-    // What tools answer is long and not what people look for.
-    let words = if matches!(row.role, "user" | "assistant") { words(&row.text) } else { String::new() };
-    if !words.trim().is_empty() {
+    if let Some(words) = indexed(row.role, &row.text) {
         connection
             .prepare_cached("INSERT INTO message_words (rowid, words) VALUES (?1, ?2)")?
             .execute(params![id, words])?;
     }
     spend(connection, row)
+}
+
+/// What the index gets of a message. What tools answer is long and not what people look for.
+///
+/// The index forgets a message only when it is told the same words again: a change here needs a migration that fills it anew.
+fn indexed(role: &str, text: &str) -> Option<String> {
+    let words = matches!(role, "user" | "assistant").then(|| words(text))?;
+    (!words.trim().is_empty()).then_some(words)
 }
 
 fn spend(connection: &Connection, row: &MessageRow) -> rusqlite::Result<()> {
@@ -234,13 +242,28 @@ fn delete(connection: &Connection, key: &SessionKey, transcript: bool) -> rusqli
     let key = key.as_str();
     connection.prepare_cached("DELETE FROM session WHERE key = ?1")?.execute([key])?;
     if transcript {
+        forget_words(connection, key)?;
         for sql in [
-            "DELETE FROM message_words WHERE rowid IN (SELECT id FROM message WHERE session_key = ?1)",
             "DELETE FROM message WHERE session_key = ?1",
             "DELETE FROM usage WHERE session_key = ?1",
             "DELETE FROM usage_tool WHERE session_key = ?1",
         ] {
             connection.prepare_cached(sql)?.execute([key])?;
+        }
+    }
+    Ok(())
+}
+
+fn forget_words(connection: &Connection, key: &str) -> rusqlite::Result<()> {
+    let mut messages = connection.prepare_cached("SELECT id, role, body FROM message WHERE session_key = ?1")?;
+    let mut messages = messages.query([key])?;
+    let sql = "INSERT INTO message_words (message_words, rowid, words) VALUES ('delete', ?1, ?2)";
+    let mut forget = connection.prepare_cached(sql)?;
+    while let Some(row) = messages.next()? {
+        let id: i64 = row.get(0)?;
+        let body: Map<String, Value> = parsed(&format!("message {id}"), row.get_ref(2)?.as_str()?)?;
+        if let Some(words) = indexed(row.get_ref(1)?.as_str()?, &plain(&body)) {
+            forget.execute(params![id, words])?;
         }
     }
     Ok(())

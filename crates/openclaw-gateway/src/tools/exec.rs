@@ -37,9 +37,10 @@ impl ExecTool {
     pub fn new((gateway, context): (Arc<Gateway>, Arc<RunContext>), host: Arc<Host>) -> Self {
         let spec = ToolSpec {
             name: "exec".into(),
-            description: "Runs a shell command on the gateway's host, or on a node (another machine) when `node` is given. \
+            description:
+                "Runs a shell command on the gateway's host, or on a node (another machine) when `node` is given. \
                           The owner may be asked first, which can take a while; a refusal is final."
-                .into(),
+                    .into(),
             parameters: json!({
                 "type": "object",
                 "properties": {
@@ -68,8 +69,8 @@ impl ExecTool {
         let timeout = seconds.map_or(DEFAULT_RUN, Duration::from_secs);
         let config = &self.gateway.runtime.load().config;
         let configured = |key: &str| config.get(key).and_then(|node| node.as_str().map(str::to_owned));
-        let always_ask = arguments.text("ask") == Some("always")
-            || configured("tools.exec.ask").as_deref() == Some("always");
+        let always_ask =
+            arguments.text("ask") == Some("always") || configured("tools.exec.ask").as_deref() == Some("always");
         let on_node = match (arguments.text("node"), configured("tools.exec.host").as_deref()) {
             (Some(node), _) => Some(node.to_owned()),
             (None, Some("node")) => Some(configured("tools.exec.node").unwrap_or_default()),

@@ -39,9 +39,10 @@ impl GatewayTool {
     pub fn new((gateway, context): (Arc<Gateway>, Arc<RunContext>)) -> Self {
         let spec = ToolSpec {
             name: "gateway".into(),
-            description: "How this gateway is: version, uptime, connections, nodes, conversations, runs. Another gateway the \
+            description:
+                "How this gateway is: version, uptime, connections, nodes, conversations, runs. Another gateway the \
                           owner has set up can be asked with gatewayUrl and gatewayToken."
-                .into(),
+                    .into(),
             parameters: json!({
                 "type": "object",
                 "properties": {
@@ -109,11 +110,8 @@ impl GatewayTool {
             self.is_known(url, &config)?;
         }
         let context = SecretContext { doc: &runtime.config, env, paths };
-        let flags = ClientFlags {
-            url: url.map(str::to_owned),
-            token: token.map(Secret::new),
-            ..ClientFlags::default()
-        };
+        let flags =
+            ClientFlags { url: url.map(str::to_owned), token: token.map(Secret::new), ..ClientFlags::default() };
         let target = Target::resolve(Surface::Call, &flags, &config, context).map_err(|error| error.to_string())?;
         let secrets = target.secrets().map_err(|error| error.to_string())?;
         let tunnels = Tunnels::new(paths);

@@ -59,7 +59,8 @@ impl Host {
         {
             return std::sync::Arc::clone(toolbox);
         }
-        let own = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let own =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         let toolbox = Toolbox::new(self.guard.clone(), &self.paths, &runtime.config, own, AlsoAllowed::default());
         let toolbox = std::sync::Arc::new(toolbox);
         *kept = Some((runtime.revision.clone(), std::sync::Arc::clone(&toolbox)));

@@ -7,8 +7,10 @@ mod arguments;
 mod exec;
 mod gateway_tool;
 mod host;
+pub mod invoke;
 mod message;
 mod nodes;
+pub mod policy;
 mod sessions;
 
 use std::sync::Arc;

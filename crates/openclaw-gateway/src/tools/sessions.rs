@@ -31,9 +31,10 @@ impl SessionsTool {
     pub fn new((gateway, context): (Arc<Gateway>, Arc<RunContext>)) -> Self {
         let spec = ToolSpec {
             name: "sessions".into(),
-            description: "Other conversations of this gateway: `list` them, read the `history` of one, `send` one of them a \
+            description:
+                "Other conversations of this gateway: `list` them, read the `history` of one, `send` one of them a \
                           message for its agent to work on (it answers there, not here)."
-                .into(),
+                    .into(),
             parameters: json!({
                 "type": "object",
                 "properties": {

@@ -35,6 +35,15 @@ method!(
 );
 method!(ApprovalResolve, "approval.resolve", APPROVALS, UnifiedResolveParams => ApprovalResolved);
 method!(
+    /// What ended lately, newest first.
+    ApprovalHistory, "approval.history", APPROVALS, ApprovalHistoryParams => ApprovalHistoryPage
+);
+method!(
+    /// Always empty: standing leave is minted by automations on a schedule, which there are none of here.
+    ExecApprovalGrantsList, "exec.approval.grants.list", APPROVALS, GrantsListParams => StandingGrants
+);
+method!(ExecApprovalGrantsRevoke, "exec.approval.grants.revoke", APPROVALS, GrantsRevokeParams => GrantRevoked);
+method!(
     /// Always empty: no plugin runs in this gateway that could ask.
     PluginApprovalList, "plugin.approval.list", APPROVALS, NoParams => Vec<PendingApproval>
 );
@@ -482,6 +491,55 @@ pub struct ApprovalOutcome {
     pub terminal_reason: Option<String>,
 }
 
+/// Parameters of `approval.history`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ApprovalHistoryParams {
+    /// `nextCursor` of the page before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+    /// 1 to 100; 50 when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// `exec`, `plugin` or `system-agent`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApprovalHistoryPage {
+    pub items: Vec<ApprovalRecord>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GrantsListParams {
+    /// 1 to 500.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+}
+
+/// Result of `exec.approval.grants.list`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StandingGrants {
+    pub grants: Vec<Value>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GrantsRevokeParams {
+    pub grant_id: String,
+}
+
+/// Result of `exec.approval.grants.revoke`: `revoked`, `already-revoked` or `not-found`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantRevoked {
+    pub outcome: String,
+}
+
 /// Parameters that name one approval.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ApprovalIdParams {
@@ -574,11 +632,11 @@ pub struct ApprovalRecord {
     pub created_at_ms: i64,
     pub expires_at_ms: i64,
     pub presentation: ApprovalPresentation,
-    /// `pending`, `allowed`, `denied` or `expired`.
+    /// `pending`, `allowed`, `denied`, `expired` or `cancelled`.
     pub status: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
-    /// `user`, `timeout` or `no-route`.
+    /// `user`, `timeout`, `no-route` or `run-aborted`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -131,6 +131,9 @@ pub struct SetupCodeParams {
     /// Also make a URL that gives the code out once; for nodes only.
     #[serde(default)]
     pub join_url: bool,
+    /// Absent: with a picture of the code.
+    #[serde(default)]
+    pub include_qr: Option<bool>,
 }
 
 /// Result of `device.pair.setupCode`.
@@ -143,6 +146,9 @@ pub struct SetupCodeMade {
     /// Where the code can be fetched once.
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "deliver_some")]
     pub join_url: Option<Secret>,
+    /// The code as a picture, `data:image/png;base64,…`.
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "deliver_some")]
+    pub qr_data_url: Option<Secret>,
     pub gateway_url: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway_urls: Option<Vec<String>>,
@@ -284,6 +290,7 @@ mod tests {
             setup_id: "s".into(),
             setup_code: Secret::new("c0de"),
             join_url: None,
+            qr_data_url: None,
             gateway_url: "ws://192.168.1.2:18789".into(),
             gateway_urls: None,
             auth: "token".into(),

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{Protocol, Scope};
 
+pub mod agent;
+pub mod channels;
 pub mod chat;
 pub mod config;
 pub mod device;
@@ -14,6 +16,7 @@ pub mod invite;
 pub mod node;
 pub mod sessions;
 pub mod system;
+pub mod tools;
 
 /// Who may call a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,10 +2,11 @@
 
 use serde_json::Value;
 
-/// Methods that only read (methods notes: scope `operator.read` and nothing changed), and the subscriptions, which a second
-/// time change nothing.
+/// Methods that only read (methods notes: scope `operator.read` and nothing changed), waiting for a run, and the
+/// subscriptions, which a second time change nothing.
 const READS: &[&str] = &[
     "agent.identity.get",
+    "agent.wait",
     "agents.list",
     "artifacts.list",
     "board.get",
@@ -30,6 +31,7 @@ const READS: &[&str] = &[
     "health",
     "last-heartbeat",
     "logs.tail",
+    "models.authStatus",
     "models.list",
     "node.describe",
     "node.list",
@@ -42,6 +44,7 @@ const READS: &[&str] = &[
     "sessions.messages.subscribe",
     "sessions.messages.unsubscribe",
     "sessions.preview",
+    "sessions.search",
     "sessions.subscribe",
     "sessions.unsubscribe",
     "sessions.usage",

@@ -196,6 +196,43 @@ impl Session {
         timeout_at(at, exchange).await.unwrap_or(Err(Error::Timeout { stage: Stage::Call, after: limit }))
     }
 
+    /// Calls a method that answers twice and waits for the second answer. It is sent once: what became of it when the
+    /// connection was lost, the caller has to ask in another way.
+    ///
+    /// # Errors
+    /// As [`crate::Client::call_final`]; [`Error::OutcomeUnknown`]; [`Error::Closed`] when the session has ended.
+    pub async fn call_final(&self, method: &str, params: Option<Value>, limit: Duration) -> Result<Value, Error> {
+        let at = Instant::now() + limit;
+        let unknown = || Error::OutcomeUnknown { method: method.to_owned() };
+        let live = {
+            let mut state = self.shared.state.subscribe();
+            let up = |state: &State| !matches!(state, State::Away);
+            let found = timeout_at(at, state.wait_for(up)).await;
+            match found.map_err(|_| Error::Timeout { stage: Stage::Call, after: limit })?.as_deref() {
+                Ok(State::Up(live)) => Arc::clone(live),
+                Ok(State::Ended(error)) => return Err(ended(error)),
+                Ok(State::Away) | Err(_) => return Err(unknown()),
+            }
+        };
+        let mut condemned = live.condemned.subscribe();
+        let left = at.saturating_duration_since(Instant::now());
+        tokio::select! {
+            outcome = live.link.call_final(method, params, left) => match outcome {
+                Err(Error::Closed { .. }) => Err(unknown()),
+                outcome => outcome,
+            },
+            _ = condemned.wait_for(|condemned| *condemned) => Err(unknown()),
+        }
+    }
+
+    /// What the gateway of the present connection says it can do; empty while away.
+    pub fn methods(&self) -> Vec<String> {
+        match &*self.shared.state.borrow() {
+            State::Up(live) => live.link.hello().features.methods.clone(),
+            State::Away | State::Ended(_) => Vec::new(),
+        }
+    }
+
     async fn exchange(&self, method: &str, params: Option<Value>, at: Instant) -> Result<Value, Error> {
         let repeat = may_repeat(method, params.as_ref());
         let mut state = self.shared.state.subscribe();

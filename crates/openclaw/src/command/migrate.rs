@@ -126,6 +126,7 @@ const fn kind(kind: ItemKind) -> &'static str {
         ItemKind::Config => "config",
         ItemKind::Include => "include",
         ItemKind::DotEnv => ".env",
+        ItemKind::ExecApprovals => "exec approvals",
         ItemKind::Identity => "identity",
         ItemKind::ClientToken => "client token",
         ItemKind::Device => "device",

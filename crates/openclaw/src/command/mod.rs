@@ -1,8 +1,11 @@
 //! One file per noun. A command takes its arguments and the context, prints, and gives its exit code.
 
+pub mod agent;
 pub mod approvals;
 pub mod call;
 pub mod chain;
+pub mod channels;
+pub mod chat;
 pub mod completion;
 pub mod config;
 pub mod connect;
@@ -17,13 +20,18 @@ pub mod gateway_run;
 pub mod gateway_status;
 pub mod health;
 pub mod logs;
+pub mod message;
 pub mod migrate;
+pub mod models;
 pub mod node;
 pub mod nodes;
 pub mod pair;
+pub mod pairing;
 pub mod paths;
 pub mod probe;
+pub mod rpc;
 pub mod secrets;
+pub mod sessions;
 pub mod status;
 pub mod tunnel;
 pub mod watch;
@@ -60,6 +68,8 @@ pub fn run(cli: Cli) -> Outcome {
             Some(GatewayCommand::Discover(args)) => gateway_discover::run(&context, &args),
             Some(GatewayCommand::Call(args)) => call::run(&context, &args),
             Some(GatewayCommand::Cert(args)) => gateway_cert::run(&context, &args),
+            Some(GatewayCommand::Agent(args)) => agent::run(&context, &args),
+            Some(GatewayCommand::Send(args)) => message::send(&context, &args),
         },
         Command::Health(args) => health::run(&context, &args),
         Command::Status(args) => status::run(&context, &args),
@@ -69,7 +79,8 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Devices(args) => devices::devices(&context, &args.command),
         Command::Pair(args) => pair::run(&context, &args, pair::Verb::Pair),
         Command::Qr(args) => pair::run(&context, &args, pair::Verb::Qr),
-        Command::Pairing(args) => devices::pairing(&context, &args.command),
+        Command::Pairing(args) => pairing::run(&context, &args),
+        Command::Channels(args) => channels::run(&context, &args),
         Command::Config(args) => config::run(&context, &args.command),
         Command::Approvals(args) => approvals::run(&context, &args),
         Command::Secrets(args) => secrets::run(&context, &args.command),
@@ -78,6 +89,11 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Connect(args) => connect::run(&context, &args),
         Command::Node(args) => node::run(&context, &args),
         Command::Nodes(args) => nodes::run(&context, &args),
+        Command::Chat(args) => chat::run(&context, &args),
+        Command::Agent(args) => agent::run(&context, &args),
+        Command::Message(args) => message::run(&context, &args),
+        Command::Sessions(args) => sessions::run(&context, &args),
+        Command::Models(args) => models::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),
         Command::Migrate(args) => migrate::run(&context, &args),
         Command::Completion(args) => completion::run(&args),

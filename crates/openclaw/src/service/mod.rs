@@ -4,4 +4,5 @@
 
 pub mod manager;
 pub mod ssh_config;
+pub mod text;
 pub mod tunnel;

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use openclaw_remote::ssh::SshTarget;
 
+use super::text::{unit_word, xml};
+
 /// Name of the systemd user unit (S-051).
 pub const UNIT: &str = "openclaw-tunnel.service";
 /// Label of the launchd agent (S-177, S-178).
@@ -119,28 +121,6 @@ pub fn unit_path(config_home: &Path) -> PathBuf {
 /// `~/Library/LaunchAgents/<label>.plist`.
 pub fn agent_path(home: &Path, label: &str) -> PathBuf {
     home.join("Library").join("LaunchAgents").join(format!("{label}.plist"))
-}
-
-/// A word of a unit's command line: quoted where systemd would split it, its own expansions switched off.
-fn unit_word(word: &str) -> String {
-    let escaped = word.replace('%', "%%").replace('$', "$$");
-    let plain = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./-_$[]".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return escaped;
-    }
-    let quoted: String = escaped
-        .chars()
-        .flat_map(|c| match c {
-            '"' | '\\' => vec!['\\', c],
-            '\n' => vec!['\\', 'n'],
-            c => vec![c],
-        })
-        .collect();
-    format!("\"{quoted}\"")
-}
-
-fn xml(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]

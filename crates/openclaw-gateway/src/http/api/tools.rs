@@ -4,7 +4,11 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::{Asked, Response};
-use crate::{http::reply::json_reply, runs::Authority};
+use crate::{
+    http::reply::json_reply,
+    runs::{Authority, Origin},
+    tools::invoke::{self, Wanted},
+};
 
 /// Never over HTTP unless `gateway.tools.allow` says so (tools-invoke-http-api).
 pub const DENIED: [&str; 12] = [
@@ -43,8 +47,37 @@ pub async fn answer(asked: &Asked<'_>, authority: Authority, body: &Value) -> Re
     let Some(name) = name.filter(|name| !name.is_empty()) else {
         return Err(error(StatusCode::BAD_REQUEST, "invalid_request", "tools.invoke requires name"));
     };
-    let _ = (asked, authority);
-    Err(error(StatusCode::NOT_FOUND, "not_found", &format!("Tool not available: {name}")))
+    let runtime = asked.gateway.runtime.load_full();
+    let list = |key: &str| -> Vec<String> {
+        let names = runtime.config.get(key).and_then(|node| node.as_array()).unwrap_or_default();
+        names.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect()
+    };
+    let missing = || error(StatusCode::NOT_FOUND, "not_found", &format!("Tool not available: {name}"));
+    if !is_reachable(name, &list("gateway.tools.allow"), &list("gateway.tools.deny")) {
+        return Err(missing());
+    }
+    let refused = |why: openclaw_protocol::ErrorShape| error(StatusCode::BAD_REQUEST, "invalid_request", &why.message);
+    let field = |name: &str| body.get(name).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty());
+    let mut arguments = match body.get("args") {
+        None | Some(Value::Null) => json!({}),
+        Some(arguments @ Value::Object(_)) => arguments.clone(),
+        Some(_) => return Err(error(StatusCode::BAD_REQUEST, "invalid_request", "args must be an object")),
+    };
+    if let (Some(action), None) = (field("action"), arguments.get("action")) {
+        arguments["action"] = json!(action);
+    }
+    let written = field("sessionKey").unwrap_or("main");
+    let session = asked.gateway.runs.key(asked.gateway, written, field("agentId")).map_err(refused)?;
+    let wanted = Wanted { session, authority, origin: Origin::Http, key: field("idempotencyKey").map(str::to_owned) };
+    let (context, model) = invoke::context(asked.gateway, wanted).map_err(refused)?;
+    // Dropped with the request when its client hangs up.
+    let cancel = asked.gateway.cancel.child_token();
+    let _hangup = cancel.clone().drop_guard();
+    match invoke::run(asked.gateway, &context, &model, name, arguments, cancel).await {
+        None => Err(missing()),
+        Some(answer) if answer.is_error => Err(error(StatusCode::BAD_REQUEST, "tool_error", &invoke::text(&answer))),
+        Some(answer) => Ok(json_reply(StatusCode::OK, &json!({"ok": true, "result": invoke::output(&answer)}))),
+    }
 }
 
 #[cfg(test)]

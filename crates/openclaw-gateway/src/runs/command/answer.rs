@@ -83,8 +83,7 @@ async fn text_for(gateway: &Arc<Gateway>, live: &Arc<Live>, command: &Command) -
             ));
         }
         // From here on it is not repeated.
-        let started =
-            RunChange::Started { run_id: live.id().clone(), session_id: String::new(), at_ms: now_ms() };
+        let started = RunChange::Started { run_id: live.id().clone(), session_id: String::new(), at_ms: now_ms() };
         gateway.store.commit([started]).await?;
     }
     Ok(carry_out(gateway, live, command).await)
@@ -281,7 +280,8 @@ fn nodes(gateway: &Gateway, live: &Live, args: &str) -> String {
     match list_for_run(gateway, &context) {
         Err(error) => error.message,
         Ok(nodes) if nodes.is_empty() => {
-            "No node is paired. On the machine to lend: openclaw node run --pair <code>, with a code of `openclaw qr`.".into()
+            "No node is paired. On the machine to lend: openclaw node run --pair <code>, with a code of `openclaw qr`."
+                .into()
         }
         Ok(nodes) => {
             let line = |node: &openclaw_protocol::method::node::Node| {
@@ -305,7 +305,9 @@ async fn invoke(gateway: &Arc<Gateway>, live: &Live, args: &str) -> String {
         None => serde_json::json!({}),
         Some(Ok(params @ Value::Object(_))) => params,
         Some(Ok(_)) => return "The parameters must be a JSON object, such as {\"title\":\"Tea\"}.".into(),
-        Some(Err(error)) => return format!("The parameters are no JSON ({error}). Write them as {{\"title\":\"Tea\"}}."),
+        Some(Err(error)) => {
+            return format!("The parameters are no JSON ({error}). Write them as {{\"title\":\"Tea\"}}.");
+        }
     };
     let context = context(gateway, live);
     let node = match find_for_run(gateway, &context, meant) {
@@ -381,7 +383,9 @@ async fn model(gateway: &Arc<Gateway>, live: &Live, args: &str) -> String {
                 "This conversation uses {own} (the agent's: {}). /model default goes back, /models lists all.",
                 default.map_or_else(|| "none".into(), |model| model.to_string())
             ),
-            (None, Some(default)) => format!("This conversation uses {default}. /models lists all, /model <name> chooses."),
+            (None, Some(default)) => {
+                format!("This conversation uses {default}. /models lists all, /model <name> chooses.")
+            }
             (None, None) => openclaw_agent::provider::catalog::NoModel::Unset.to_string(),
         };
     }

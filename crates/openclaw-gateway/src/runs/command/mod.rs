@@ -118,10 +118,7 @@ pub const COMMANDS: &[Spec] = &[
     Spec {
         args: &[
             arg("id", "Approval id, or its beginning", true),
-            Arg {
-                choices: &["allow-once", "allow-always", "deny"],
-                ..arg("decision", "Decision", true)
-            },
+            Arg { choices: &["allow-once", "allow-always", "deny"], ..arg("decision", "Decision", true) },
         ],
         effects: true,
         // exec.approval.resolve

@@ -5,19 +5,16 @@ use std::time::Duration;
 
 use clap::Args;
 use openclaw_protocol::{GatewayId, Role, Scope, SetupCode, method::invite::Invited, setup_code::SCHEME};
-use openclaw_remote::{
-    Error as RemoteError,
-    connect::{DeviceUse, Persona},
-};
+use openclaw_remote::Error as RemoteError;
 use serde_json::{Value, json};
 
-use super::{reach, show};
+use super::{admin, show};
 use crate::{
     args::TargetArgs,
     context::Context,
     failure::{Failure, Outcome},
     output::{self, Style, Tone, inert},
-    reach::{Reach, block_on},
+    reach::Reach,
 };
 
 const ADMIN: &str = "operator.admin";
@@ -76,17 +73,9 @@ pub fn run(context: &Context, args: &InviteArgs) -> Outcome {
     if args.role == Role::Node && (args.admin || !args.scopes.is_empty()) {
         return Err(Failure::new("A node has no scopes: leave --scopes and --admin out, or invite an operator."));
     }
-    let reach = reach(context, &args.at)?;
     // A person needs an address in the code; connect brings its own tunnel.
     let params = params(args, !args.at.json);
-    let invited = block_on(async {
-        let client = reach.open(Persona::Cli, &[ADMIN], DeviceUse::WhenNeeded).await;
-        let client = client.map_err(|error| reach.failure(&error))?;
-        let answer = client.call("device.pair.invite", Some(params), reach.timeout()).await;
-        let answer = answer.map_err(|error| explain(&reach, &error))?;
-        client.close().await;
-        Ok(answer)
-    })?;
+    let invited = admin::ask(context, &args.at, "device.pair.invite", params, explain)?;
     let read = |answer| serde_json::from_value::<Invited>(answer);
     let parsed = read(invited.clone())
         .map_err(|error| Failure::new(format!("The gateway's invitation is unreadable: {error}.")))?;

@@ -3,22 +3,17 @@
 
 use clap::Args;
 use openclaw_protocol::{method::invite::SetupCodeMade, setup_code::SCHEME};
-use openclaw_remote::{
-    Error as RemoteError,
-    connect::{DeviceUse, Persona},
-};
+use openclaw_remote::Error as RemoteError;
 use serde_json::json;
 
-use super::reach;
+use super::admin;
 use crate::{
     args::TargetArgs,
     context::Context,
     failure::{Failure, Outcome},
     output::{self, Style, Tone, inert},
-    reach::{Reach, block_on},
+    reach::Reach,
 };
-
-const ADMIN: &str = "operator.admin";
 
 #[derive(Args, Debug)]
 pub struct JoinCodeArgs {
@@ -30,19 +25,11 @@ pub struct JoinCodeArgs {
 }
 
 pub fn run(context: &Context, args: &JoinCodeArgs) -> Outcome {
-    let reach = reach(context, &args.at)?;
     let mut params = json!({"joinUrl": true, "bootstrapProfile": "node"});
     if let Some(url) = &args.public_url {
         params["publicUrl"] = json!(url);
     }
-    let made = block_on(async {
-        let client = reach.open(Persona::Cli, &[ADMIN], DeviceUse::WhenNeeded).await;
-        let client = client.map_err(|error| reach.failure(&error))?;
-        let answer = client.call("device.pair.setupCode", Some(params), reach.timeout()).await;
-        let answer = answer.map_err(|error| explain(&reach, &error))?;
-        client.close().await;
-        Ok(answer)
-    })?;
+    let made = admin::ask(context, &args.at, "device.pair.setupCode", params, explain)?;
     let made: SetupCodeMade = serde_json::from_value(made)
         .map_err(|error| Failure::new(format!("The gateway's answer is unreadable: {error}.")))?;
     let Some(url) = &made.join_url else { return Err(Failure::new("The gateway made no join URL.")) };

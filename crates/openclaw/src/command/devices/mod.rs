@@ -1,5 +1,6 @@
 //! `openclaw devices …` and `openclaw pairing …`: who may connect.
 
+mod admin;
 pub mod invite;
 pub mod join_code;
 mod show;
@@ -17,13 +18,14 @@ use openclaw_remote::{
 use serde_json::{Value, json};
 
 use crate::{
-    args::{DevicesCommand, PairingCommand, PortTargetArgs, TargetArgs},
+    args::{DevicesCommand, PortTargetArgs, TargetArgs},
     context::Context,
     failure::{Failure, Outcome},
     output::{self, Style, inert, time},
     reach::{Reach, block_on},
 };
-use show::{name_of, pending_name, render, render_pending, scopes, shell_safe, short, undo_line, words};
+pub use show::render_pending;
+use show::{name_of, pending_name, render, scopes, shell_safe, short, undo_line, words};
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Shortest accepted abbreviation of an id.
@@ -33,7 +35,7 @@ const PAIRING: &str = "operator.pairing";
 pub fn devices(context: &Context, command: &DevicesCommand) -> Outcome {
     use DevicesCommand as C;
     match command {
-        C::List(at) => list(context, at, false),
+        C::List(at) => list(context, at),
         C::Approve(args) => match (&args.request, args.latest) {
             (Some(request), _) => approve(context, &args.at, request),
             (None, latest) => show_latest(context, &args.at, latest),
@@ -106,13 +108,6 @@ pub fn devices(context: &Context, command: &DevicesCommand) -> Outcome {
     }
 }
 
-pub fn pairing(context: &Context, command: &PairingCommand) -> Outcome {
-    match command {
-        PairingCommand::List(at) => list(context, at, true),
-        PairingCommand::Approve(args) => approve(context, &args.at, &args.code),
-    }
-}
-
 fn role(text: &str) -> Result<&'static str, Failure> {
     Role::parse(text).map(Role::as_str).ok_or_else(|| Failure::new("--role must be operator or node"))
 }
@@ -138,7 +133,7 @@ async fn pairings(reach: &Reach<'_>, client: &Client) -> Result<(Value, DevicePa
     Ok((raw, read))
 }
 
-fn list(context: &Context, at: &TargetArgs, only_pending: bool) -> Outcome {
+fn list(context: &Context, at: &TargetArgs) -> Outcome {
     let reach = reach(context, at)?;
     let (raw, list) = block_on(async {
         let client = open(&reach, &[PAIRING]).await?;
@@ -147,12 +142,10 @@ fn list(context: &Context, at: &TargetArgs, only_pending: bool) -> Outcome {
         Ok(found)
     })?;
     if at.json {
-        output::json(&if only_pending { json!({"pending": raw["pending"]}) } else { raw });
+        output::json(&raw);
         return Ok(0);
     }
-    let style = context.output.out;
-    let now = time::now_ms();
-    output::print(&if only_pending { render_pending(style, &list.pending, now) } else { render(style, &list, now) });
+    output::print(&render(context.output.out, &list, time::now_ms()));
     Ok(0)
 }
 
@@ -191,7 +184,8 @@ fn find<'a, T>(
     }
 }
 
-fn approve(context: &Context, at: &TargetArgs, typed: &str) -> Outcome {
+/// Approves a pending request by its id, the start of it, or its words.
+pub fn approve(context: &Context, at: &TargetArgs, typed: &str) -> Outcome {
     let reach = reach(context, at)?;
     let style = context.output.out;
     let result = block_on(async {

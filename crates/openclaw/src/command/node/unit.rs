@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use openclaw_config::Profile;
 
+use crate::service::text::{unit_word, xml};
+
 /// How long a stop may take before the rest is killed.
 const STOP_SECONDS: u32 = 30;
 
@@ -84,28 +86,6 @@ impl Unit {
             xml(&self.description()),
         )
     }
-}
-
-/// A word of a unit's command line: quoted where systemd would split it, its own expansions switched off.
-fn unit_word(word: &str) -> String {
-    let escaped = word.replace('%', "%%").replace('$', "$$");
-    let plain = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./-_$[]".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return escaped;
-    }
-    let mut quoted = String::from("\"");
-    for c in escaped.chars() {
-        match c {
-            '"' | '\\' => quoted.extend(['\\', c]),
-            '\n' => quoted.push_str("\\n"),
-            c => quoted.push(c),
-        }
-    }
-    quoted + "\""
-}
-
-fn xml(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]

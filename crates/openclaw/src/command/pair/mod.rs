@@ -341,6 +341,7 @@ mod tests {
             setup_id: "s".into(),
             setup_code: code.encode(),
             join_url: None,
+            qr_data_url: None,
             gateway_url: urls[0].to_owned(),
             gateway_urls: None,
             auth: "token".into(),
