@@ -12,7 +12,7 @@ use std::{
 use lab::{
     node_bench::{Bench, NAME, allow},
     peers::{Generation, Peers, RealGateway},
-    process::{Finished, Gateway, GatewayOptions, Launch, Process, our_cli, wait_until},
+    process::{Gateway, GatewayOptions, Launch, Process, wait_until},
     require,
     require::program,
     sandbox::binary,

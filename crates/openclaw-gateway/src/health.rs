@@ -19,8 +19,8 @@ use crate::{clock::now_ms, gateway::Gateway};
 pub const REFRESH: std::time::Duration = std::time::Duration::from_secs(60);
 /// A report younger than this answers a probe as well, ms.
 const FRESH_MS: i64 = 1_000;
-/// The agent wakes by itself every half hour once there is one (reference default).
-pub const HEARTBEAT_SECONDS: u64 = 1_800;
+/// Conversations a report names.
+const RECENT: usize = 5;
 
 /// A report in both forms a caller may see.
 #[derive(Debug)]
@@ -67,9 +67,6 @@ pub fn answer(gateway: &Gateway, scopes: ScopeSet, probe: bool) -> Bytes {
     Bytes::copy_from_slice(gateway.health.json(scopes).get().as_bytes())
 }
 
-/// Conversations in a report.
-const RECENT: usize = 5;
-
 /// Makes a new report and tells everyone.
 pub fn refresh(gateway: &Gateway) {
     let started = Instant::now();
@@ -94,8 +91,7 @@ fn report(gateway: &Gateway, path: &str, started: Instant) -> HealthReport {
     let count = u64::try_from(gateway.sessions.count()).unwrap_or(u64::MAX);
     let sessions = SessionsHealth { path: path.to_owned(), count, recent: recent.collect() };
     let settings = gateway.runs.settings(gateway);
-    let beat = &settings.heartbeat;
-    let seconds = beat.every.map_or(0, |every| every.as_secs());
+    let beat = heartbeat(gateway);
     HealthReport {
         ok: true,
         ts: now_ms(),
@@ -105,22 +101,46 @@ fn report(gateway: &Gateway, path: &str, started: Instant) -> HealthReport {
         channels: BTreeMap::new(),
         channel_order: Vec::new(),
         channel_labels: BTreeMap::new(),
-        heartbeat_seconds: HEARTBEAT_SECONDS,
-        default_agent_id: gateway.session_defaults.default_agent_id.clone(),
-        agents: vec![AgentHealth {
-            agent_id: gateway.session_defaults.default_agent_id.clone(),
-            is_default: true,
-            heartbeat: AgentHeartbeat {
-                enabled: gateway.heartbeats_enabled(),
-                every: "30m".into(),
-                every_ms: Some(HEARTBEAT_SECONDS * 1000),
-                prompt: String::new(),
-                target: "none".into(),
-                ack_max_chars: 300,
-            },
-            sessions: sessions.clone(),
-        }],
+        heartbeat_seconds: beat.every_ms.unwrap_or_default() / 1000,
+        default_agent_id: settings.default_id.clone(),
+        agents: settings
+            .agents
+            .iter()
+            .map(|agent| AgentHealth {
+                agent_id: agent.id.clone(),
+                is_default: agent.id == settings.default_id,
+                heartbeat: AgentHeartbeat { enabled: beat.enabled && agent.id == settings.default_id, ..beat.clone() },
+                sessions: of_agent(gateway, &sessions, &agent.id),
+            })
+            .collect(),
         sessions,
         event_loop: None,
+    }
+}
+
+/// How often the agent looks around by itself, as reports show it.
+pub fn heartbeat(gateway: &Gateway) -> AgentHeartbeat {
+    let settings = gateway.runs.settings(gateway);
+    let every = settings.heartbeat.every;
+    let minutes = every.map_or(0, |every| every.as_secs() / 60);
+    AgentHeartbeat {
+        enabled: gateway.heartbeats_enabled() && every.is_some(),
+        every: format!("{minutes}m"),
+        every_ms: every.map(|every| u64::try_from(every.as_millis()).unwrap_or(u64::MAX)),
+        prompt: settings.heartbeat.prompt.clone().unwrap_or_default(),
+        target: "none".into(),
+        ack_max_chars: 300,
+    }
+}
+
+/// The part of a report about conversations that is one agent's.
+fn of_agent(gateway: &Gateway, all: &SessionsHealth, agent: &str) -> SessionsHealth {
+    let own = gateway.sessions.all().iter().filter(|record| record.key.agent() == agent).count();
+    let prefix = format!("agent:{agent}:");
+    let of_it = |row: &&serde_json::Value| row["key"].as_str().is_some_and(|key| key.starts_with(&prefix));
+    SessionsHealth {
+        path: all.path.clone(),
+        count: u64::try_from(own).unwrap_or(u64::MAX),
+        recent: all.recent.iter().filter(of_it).cloned().collect(),
     }
 }

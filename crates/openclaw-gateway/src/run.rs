@@ -16,7 +16,6 @@ use openclaw_config::{
     source::{Source, Sourced},
     tls::TlsFiles,
 };
-use openclaw_node::exec::process::Guard;
 use openclaw_protocol::{CloseReason, event, limits};
 use serde_json::json;
 use tokio::{
@@ -65,7 +64,7 @@ pub struct Options {
     /// Log more on stderr.
     pub verbose: bool,
     /// Starts programs that must not outlive what they were started for.
-    pub guard: Guard,
+    pub guards: tools::Guards,
 }
 
 /// Why the gateway did not start.
@@ -193,7 +192,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     gateway.set_port(port);
     gateway.set_listening(plan.addresses.clone());
     channels::attach(&gateway);
-    tools::attach(&gateway, options.guard.clone());
+    tools::attach(&gateway, options.guards.clone());
     runs::recover::load(&gateway).await.map_err(|error| failed(&error))?;
     health::refresh(&gateway);
     for listener in listeners {

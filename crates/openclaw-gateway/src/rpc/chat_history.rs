@@ -4,13 +4,14 @@ use openclaw_protocol::{
     ErrorShape, Protocol,
     method::chat::{
         ChatHistory, ChatHistoryAnswer, ChatHistoryDelta, ChatHistoryPage, ChatHistoryParams, ChatHistoryReset,
-        ChatMessageFound, ChatMessageGet, ChatMessageGetParams, ChatStartup, InputConsumption, InputReceipt,
-        PendingInput, PendingInputs,
+        ChatMessageFound, ChatMessageGet, ChatMessageGetParams, ChatMetadata, ChatMetadataReport, ChatStartup,
+        InputConsumption, InputReceipt, PendingInput, PendingInputs,
     },
 };
 use serde_json::{Value, json};
 
 use super::{
+    agents,
     registry::{Call, Registry},
     sessions::{key, rows, unread},
 };
@@ -33,7 +34,18 @@ pub fn register(registry: &mut Registry) {
     registry
         .on_async::<ChatHistory, _>(|call, params| async move { history("chat.history", &call, params).await })
         .on_async::<ChatStartup, _>(|call, params| async move { history("chat.startup", &call, params).await })
+        .on_async::<ChatMetadata, _>(|call, _| async move { metadata(&call).await })
         .on_async::<ChatMessageGet, _>(|call, params| async move { message(&call, params).await });
+}
+
+/// What a chat page offers: models and commands.
+async fn metadata(call: &Call) -> Result<ChatMetadataReport, ErrorShape> {
+    call.gateway.runs.models().ready().await;
+    Ok(ChatMetadataReport {
+        models: json!(agents::models(&call.gateway, call.caller.protocol, false)),
+        commands: json!(agents::commands(true)),
+        swarm_enabled: false,
+    })
 }
 
 /// What a caller may ask for, checked.
@@ -108,8 +120,7 @@ async fn history(method: &str, call: &Call, params: ChatHistoryParams) -> Result
     let silent = read - messages.len();
     let left_out = fit(&mut messages, limits.bytes);
     let more = page.earlier + left_out > 0 && params.message_id.is_none();
-    let runtime = gateway.runtime.load_full();
-    let mut rows = rows(call, &runtime);
+    let mut rows = rows(call);
     let settings = record.as_ref().map(|record| record.settings.clone());
     // Only whoever has seen the newest may go on from there.
     let newest = limits.offset == 0 && params.message_id.is_none();
@@ -166,7 +177,6 @@ async fn since(
     });
     let messages = messages.collect();
     let receipts = receipts(call, key, input_runs).await?;
-    let runtime = call.gateway.runtime.load_full();
     let (input_receipts, input_consumptions) = receipts.unzip();
     Ok(ChatHistoryAnswer::Delta(Box::new(ChatHistoryDelta {
         kind: "delta",
@@ -175,7 +185,7 @@ async fn since(
         pending_inputs: pending(call, key),
         input_receipts,
         input_consumptions,
-        session_info: Some(Box::new(rows(call, &runtime).row(record))),
+        session_info: Some(Box::new(rows(call).row(record))),
     })))
 }
 

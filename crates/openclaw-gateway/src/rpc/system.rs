@@ -7,16 +7,20 @@ use openclaw_protocol::{
         system::{
             AgentHeartbeatStatus, AgentSessionsStatus, CliProjection, GatewayIdentity, GatewayIdentityGet, Health,
             HeartbeatStatus, HeartbeatsSet, LastHeartbeat, MemoryPlugin, PresenceEntry, ProjectedAgent,
-            ProjectedAgents, SecretsReload, SecretsReloaded, SessionsStatus, SetHeartbeats, Status, StatusParams,
-            StatusReport, SystemEvent, SystemEventParams, SystemInfo, SystemInfoReport, SystemPresence, TaskAudit,
-            TasksStatus,
+            ProjectedAgents, SecretsReload, SecretsReloaded, SessionModelDefaults, SessionsStatus, SetHeartbeats,
+            Status, StatusParams, StatusReport, SystemEvent, SystemEventParams, SystemInfo, SystemInfoReport,
+            SystemPresence, TaskAudit, TasksStatus,
         },
     },
 };
 
+use serde_json::{Value, json};
+
 use super::registry::{Call, Registry};
 use crate::{clock::now_ms, gateway::Gateway, health, host};
 
+/// Conversations `status` names.
+const RECENT: usize = 10;
 /// Texts reported by peers are cut to this many characters.
 const MAX_TEXT: usize = 500;
 
@@ -49,9 +53,14 @@ pub fn register(registry: &mut Registry) {
 
 fn status(call: &Call, params: StatusParams) -> StatusReport {
     let gateway = &call.gateway;
-    let agent = gateway.session_defaults.default_agent_id.clone();
+    let settings = gateway.runs.settings(gateway);
+    let agent = settings.default_id.clone();
     let path = if call.caller.scopes.grants(Scope::Admin) { gateway.sessions_path() } else { "[redacted]".into() };
-    let every_ms = health::HEARTBEAT_SECONDS * 1000;
+    let beat = health::heartbeat(gateway);
+    let catalog = gateway.runs.models().catalog();
+    let model = catalog.agent_model(&agent).map(|model| catalog.model(&model));
+    let recent = recent(gateway);
+    let count = |agent: &str| gateway.sessions.all().iter().filter(|record| record.key.agent() == agent).count();
     StatusReport {
         runtime_version: gateway.version.to_owned(),
         cli_projection: (params.include_cli_projection == Some(true)).then(|| CliProjection {
@@ -59,7 +68,7 @@ fn status(call: &Call, params: StatusParams) -> StatusReport {
                 default_id: agent.clone(),
                 ownership: "sole".into(),
                 selection_required: false,
-                rows: vec![ProjectedAgent { id: agent.clone() }],
+                rows: settings.agents.iter().map(|agent| ProjectedAgent { id: agent.id.clone() }).collect(),
             },
             update_channel: None,
             memory_plugin: MemoryPlugin { enabled: false, slot: None, reason: Some("no memory plugin".into()) },
@@ -68,9 +77,9 @@ fn status(call: &Call, params: StatusParams) -> StatusReport {
             default_agent_id: agent.clone(),
             agents: vec![AgentHeartbeatStatus {
                 agent_id: agent.clone(),
-                enabled: gateway.heartbeats_enabled(),
-                every: "30m".into(),
-                every_ms: Some(every_ms),
+                enabled: beat.enabled,
+                every: beat.every,
+                every_ms: beat.every_ms,
             }],
         },
         channel_summary: Vec::new(),
@@ -81,10 +90,53 @@ fn status(call: &Call, params: StatusParams) -> StatusReport {
         task_audit: TaskAudit::default(),
         sessions: SessionsStatus {
             paths: vec![path.clone()],
-            by_agent: vec![AgentSessionsStatus { agent_id: agent, path, count: 0, recent: Vec::new() }],
-            ..SessionsStatus::default()
+            count: u64::try_from(gateway.sessions.count()).unwrap_or(u64::MAX),
+            defaults: SessionModelDefaults {
+                model: model.as_ref().map(|model| model.reference.model.clone()),
+                context_tokens: model.as_ref().map(|model| u64::from(model.context_window)),
+            },
+            by_agent: settings
+                .agents
+                .iter()
+                .map(|agent| {
+                    let prefix = format!("agent:{}:", agent.id);
+                    let own = |row: &&Value| row["key"].as_str().is_some_and(|key| key.starts_with(&prefix));
+                    AgentSessionsStatus {
+                        agent_id: agent.id.clone(),
+                        path: path.clone(),
+                        count: u64::try_from(count(&agent.id)).unwrap_or(u64::MAX),
+                        recent: recent.iter().filter(own).cloned().collect(),
+                    }
+                })
+                .collect(),
+            recent,
         },
     }
+}
+
+/// The conversations changed last, as `status` shows them.
+fn recent(gateway: &Gateway) -> Vec<Value> {
+    let now = now_ms();
+    let catalog = gateway.runs.models().catalog();
+    let row = |record: &std::sync::Arc<crate::sessions::Record>| {
+        let own = record.settings.model.as_deref().and_then(|model| catalog.resolve(model));
+        let model = own.or_else(|| catalog.agent_model(record.key.agent()));
+        let context = record.totals.context;
+        let window = model.as_ref().map(|model| u64::from(catalog.model(model).context_window));
+        let percent = window.filter(|window| *window > 0).zip(context).map(|(window, used)| used * 100 / window);
+        json!({
+            "agentId": record.key.agent(),
+            "key": record.key.as_str(),
+            "sessionId": record.session_id.as_str(),
+            "updatedAt": record.updated_ms,
+            "age": (now - record.updated_ms).max(0),
+            "model": model.map(|model| model.model),
+            "totalTokens": context,
+            "contextTokens": window,
+            "percentUsed": percent,
+        })
+    };
+    gateway.sessions.recent(RECENT).iter().map(row).collect()
 }
 
 fn system_event(call: &Call, params: SystemEventParams) -> Result<Done, ErrorShape> {

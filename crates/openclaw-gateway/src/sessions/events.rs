@@ -66,9 +66,7 @@ pub fn message_payload(key: &SessionKey, message_id: &str, seq: u64, mut message
 /// The row as it is now, and those of its fields that the reference repeats beside it. `null` says that something is gone.
 fn describe(gateway: &Gateway, key: &SessionKey, payload: &mut Value) {
     let Some(record) = gateway.sessions.get(key) else { return };
-    let runtime = gateway.runtime.load();
-    let main_key = &gateway.session_defaults.main_key;
-    let mut rows = Rows::new(&gateway.sessions, &runtime.config, main_key, ScopeSet::EMPTY);
+    let mut rows = Rows::new(gateway, ScopeSet::EMPTY);
     rows.titles = true;
     rows.last_message = true;
     let Ok(row) = serde_json::to_value(rows.row(&record)) else { return };

@@ -2,7 +2,6 @@
 
 use openclaw_agent::provider::ModelRef;
 use openclaw_channels::message::ChatKind;
-use openclaw_config::document::Document;
 use openclaw_protocol::{
     Scope, ScopeSet,
     method::sessions::{ResolvedModel, SessionModelDefaults, SessionRow},
@@ -13,12 +12,12 @@ use super::{
     Activity, Record, RunStatus, Sessions,
     models::{Models, shown},
 };
-use crate::clock::now_ms;
+use crate::{clock::now_ms, gateway::Gateway};
 
 /// What all rows of one answer have in common.
 pub struct Rows<'a> {
     pub sessions: &'a Sessions,
-    pub models: Models<'a>,
+    pub models: Models,
     pub main_key: &'a str,
     pub scopes: ScopeSet,
     pub titles: bool,
@@ -29,16 +28,15 @@ pub struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    pub fn new(sessions: &'a Sessions, config: &'a Document, main_key: &'a str, scopes: ScopeSet) -> Self {
-        let models = Models::of(config);
+    pub fn new(gateway: &'a Gateway, scopes: ScopeSet) -> Self {
         Self {
-            sessions,
-            models,
-            main_key,
+            sessions: &gateway.sessions,
+            models: Models(gateway.runs.models().catalog()),
+            main_key: &gateway.session_defaults.main_key,
             scopes,
             titles: false,
             last_message: false,
-            defaults: vec![],
+            defaults: Vec::new(),
             now_ms: now_ms(),
         }
     }
@@ -63,9 +61,9 @@ impl<'a> Rows<'a> {
             }
             Some(own) => {
                 let levels = self.models.thinking(Some(own));
-                let options = levels.iter().map(|level| (*level).to_owned()).collect();
+                let options = levels.iter().map(|level| level.as_str().to_owned()).collect();
                 let model = Some((own.provider.clone(), own.model.clone()));
-                (model, self.models.context_tokens(own), (shown(&levels), options))
+                (model, Some(self.models.context_tokens(own)), (shown(levels), options))
             }
         };
         let (model_provider, model) = model.unzip();

@@ -290,3 +290,45 @@ pub(crate) fn parsed<T: DeserializeOwned>(what: &str, text: &str) -> rusqlite::R
         rusqlite::Error::FromSqlConversionFailure(0, Type::Text, format!("{what} cannot be read: {error}").into())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{Store, bootstrap, devices, nodes},
+        *,
+    };
+
+    #[test]
+    fn a_database_from_before_conversations_is_brought_up_to_date() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("db.sqlite");
+        let before = Connection::open(&path).expect("opens");
+        for sql in [devices::SCHEMA_1, nodes::SCHEMA_1, bootstrap::SCHEMA_1, bootstrap::SCHEMA_2] {
+            before.execute_batch(sql).expect("as it was");
+        }
+        before.pragma_update(None, "application_id", 0x4f43_6777).expect("ours");
+        before.pragma_update(None, "user_version", 4).expect("four steps");
+        before.execute("INSERT INTO voicewake VALUES (1, '[\"lobster\"]')", []).expect("remembers something");
+        drop(before);
+        let store = Store::open(&path).expect("opens, and is brought up to date");
+        assert_eq!(store.load_nodes().expect("loads").triggers, ["lobster"], "nothing is lost");
+        assert_eq!(store.load_sessions().expect("loads"), []);
+        let record = Record::begin(SessionKey::resolve("main", "main", "main").expect("a key"), 1);
+        store.commit_blocking([SessionChange::Put(Box::new(record.clone()))]).expect("saves");
+        store.close();
+        assert_eq!(Store::open(&path).expect("opens").load_sessions().expect("loads"), [record]);
+    }
+
+    #[test]
+    fn a_record_that_makes_no_sense_fails_the_load_by_name() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("db.sqlite");
+        drop(Store::open(&path).expect("opens"));
+        let connection = Connection::open(&path).expect("opens");
+        let row = "INSERT INTO session VALUES ('agent:main:odd', 'i', 'main', 1, 1, '{\"key\":3}')";
+        connection.execute(row, []).expect("breaks it");
+        drop(connection);
+        let error = Store::open(&path).expect("opens").load_sessions().expect_err("refused").to_string();
+        assert!(error.contains("agent:main:odd"), "{error}");
+    }
+}

@@ -38,8 +38,7 @@ pub fn context(gateway: &Gateway, wanted: Wanted) -> Result<(Arc<RunContext>, Mo
     let known = settings.agent(&agent).ok_or_else(|| crate::runs::unknown_agent(&agent))?;
     let record = gateway.sessions.get(&wanted.session);
     let none = ModelRef { provider: String::new(), model: String::new() };
-    let runtime = gateway.runtime.load_full();
-    let model = crate::sessions::models::Models::of(&runtime.config).primary(&agent).unwrap_or(none);
+    let model = gateway.runs.models().catalog().agent_model(&agent).unwrap_or(none);
     let context = RunContext {
         run_id: RunId(wanted.key.unwrap_or_else(|| uuid::Uuid::new_v4().to_string())),
         session_id: record.map(|record| record.session_id.to_string()).unwrap_or_default(),

@@ -8,6 +8,7 @@ mod exec;
 mod gateway_tool;
 mod host;
 pub mod invoke;
+mod mcp;
 mod message;
 mod nodes;
 pub mod policy;
@@ -29,11 +30,23 @@ use crate::{
     runs::{RunContext, ToolSource},
 };
 
-/// Lends runs their tools; before anything runs. `guard` starts programs on this host.
-pub fn attach(gateway: &Gateway, guard: Guard) {
-    let host = Arc::new(Host::new(guard, gateway.paths.clone()));
+/// How programs are started that must not outlive the gateway.
+#[derive(Clone, Debug)]
+pub struct Guards {
+    /// Programs the agent runs on this host.
+    pub programs: Guard,
+    /// MCP servers, which talk on their standard input and output.
+    pub servers: openclaw_agent::mcp::Guard,
+}
+
+/// Lends runs their tools; before anything runs.
+pub fn attach(gateway: &Arc<Gateway>, guards: Guards) {
+    let host = Arc::new(Host::new(guards.programs, gateway.paths.clone()));
+    let (source, servers) = mcp::McpTools::new(guards.servers);
     gateway.runs.add_tools(Arc::new(AgentTools));
     gateway.runs.add_tools(Arc::new(OwnTools::new(host)));
+    gateway.runs.add_tools(Arc::new(source));
+    gateway.tracker.spawn(mcp::run(Arc::clone(gateway), servers));
 }
 
 /// What an agent can do without a gateway: its workspace, and the web.

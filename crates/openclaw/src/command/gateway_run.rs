@@ -51,7 +51,7 @@ pub fn run(context: Context, args: &GatewayRun, log_level: Option<LogLevel>) -> 
         version: crate::version::SHORT,
         force: args.force,
         verbose: args.verbose || matches!(log_level, Some(LogLevel::Debug | LogLevel::Trace)),
-        guard: super::node::guard_of_programs()?,
+        guards: super::node::guards()?,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKER_THREADS).enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(format!("The system gives no event loop: {error}.")))?;

@@ -71,7 +71,6 @@ pub struct Wanted<'a> {
 /// A run that ends when nobody is left to hear of it.
 #[derive(Debug)]
 pub struct Started {
-    pub run_id: RunId,
     pub session: SessionKey,
     pub watch: RunWatch,
     guard: Guard,
@@ -202,8 +201,8 @@ pub async fn start(
         when_busy: WhenBusy::Followup,
     };
     let submitted = Runs::submit(asked.gateway, request).await.map_err(|error| refused(&error))?;
-    let guard = Guard { gateway: Arc::downgrade(asked.gateway), run: Some((session.clone(), run_id.clone())) };
-    Ok(Started { run_id, session, watch: submitted.watch, guard })
+    let guard = Guard { gateway: Arc::downgrade(asked.gateway), run: Some((session.clone(), run_id)) };
+    Ok(Started { session, watch: submitted.watch, guard })
 }
 
 /// The client's own instructions, and what was said before where the gateway has not heard it itself.

@@ -25,8 +25,7 @@ pub fn list(call: &Call, params: SessionsListParams) -> Result<SessionsListing, 
     let gateway = &call.gateway;
     let now = now_ms();
     let listed = list::list(gateway.sessions.all(), &params, now)?;
-    let runtime = gateway.runtime.load_full();
-    let mut rows = rows(call, &runtime);
+    let mut rows = rows(call);
     rows.titles = params.include_derived_titles;
     rows.last_message = params.include_last_message;
     let next = listed.offset + listed.records.len();
@@ -53,8 +52,7 @@ pub(super) fn path(call: &Call) -> String {
 
 pub fn describe(call: &Call, params: SessionsDescribeParams) -> Result<SessionDescribed, ErrorShape> {
     let key = key(&call.gateway, &params.key, params.agent_id.as_deref())?;
-    let runtime = call.gateway.runtime.load_full();
-    let mut rows = rows(call, &runtime);
+    let mut rows = rows(call);
     rows.titles = params.include_derived_titles;
     rows.last_message = params.include_last_message;
     Ok(SessionDescribed { session: call.gateway.sessions.get(&key).map(|record| Box::new(rows.row(&record))) })

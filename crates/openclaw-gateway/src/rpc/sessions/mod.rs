@@ -5,8 +5,6 @@ mod texts;
 mod work;
 mod write;
 
-use std::sync::Arc;
-
 use openclaw_protocol::{
     ErrorShape,
     method::{
@@ -28,7 +26,6 @@ use super::registry::{Call, Registry};
 use crate::{
     clock::now_ms,
     gateway::Gateway,
-    runtime::Runtime,
     sessions::{DraftError, SessionKey, row::Rows},
     store::StoreError,
 };
@@ -157,7 +154,6 @@ pub(super) fn too_large(error: &DraftError) -> ErrorShape {
 }
 
 /// Rows for a caller.
-pub(super) fn rows<'a>(call: &'a Call, runtime: &'a Arc<Runtime>) -> Rows<'a> {
-    let gateway = &call.gateway;
-    Rows::new(&gateway.sessions, &runtime.config, &gateway.session_defaults.main_key, call.caller.scopes)
+pub(super) fn rows(call: &Call) -> Rows<'_> {
+    Rows::new(&call.gateway, call.caller.scopes)
 }

@@ -100,7 +100,6 @@ pub async fn create(call: Call, params: SessionsCreateParams) -> Result<SessionC
         Some(Ok(sent)) => (Some(sent.run_id), None),
         Some(Err(error)) => (None, serde_json::to_value(error).ok()),
     };
-    let runtime = gateway.runtime.load_full();
     Ok(SessionCreated {
         ok: true,
         key: key.as_str().to_owned(),
@@ -109,7 +108,7 @@ pub async fn create(call: Call, params: SessionsCreateParams) -> Result<SessionC
         run_started: run_id.is_some(),
         run_id,
         run_error,
-        resolved: rows(&call, &runtime).resolved(&record),
+        resolved: rows(&call).resolved(&record),
     })
 }
 

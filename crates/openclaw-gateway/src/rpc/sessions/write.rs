@@ -55,8 +55,7 @@ pub async fn patch(call: Call, params: SessionsPatchParams) -> Result<SessionPat
         revision: params.expected_lifecycle_revision.as_deref(),
     };
     let record = change(&call, &key, &params.patch, expected, params.expected_marked_unread_at).await?;
-    let runtime = call.gateway.runtime.load_full();
-    let rows = rows(&call, &runtime);
+    let rows = rows(&call);
     Ok(SessionPatched {
         ok: true,
         path: lists::path(&call),
@@ -149,8 +148,7 @@ pub async fn reset(call: Call, params: SessionsResetParams) -> Result<SessionRes
     let kept = draft.commit(Vec::new()).await.map_err(|error| unsaved(&error))?;
     changed(gateway, &key, Changed::Reason(reason));
     let record = kept.record.ok_or_else(|| unknown(&key))?;
-    let runtime = gateway.runtime.load_full();
-    let rows = rows(&call, &runtime);
+    let rows = rows(&call);
     Ok(SessionReset {
         ok: true,
         key: key.as_str().to_owned(),
@@ -238,6 +236,5 @@ pub async fn import(call: Call, params: SessionsImportParams) -> Result<Sessions
 
 /// The entry of a record, for other answers.
 pub(super) fn entry(call: &Call, record: &Record) -> Value {
-    let runtime = call.gateway.runtime.load_full();
-    rows(call, &runtime).entry(record)
+    rows(call).entry(record)
 }

@@ -190,7 +190,7 @@ mod tests {
         check(
             user("x", Sent::No("no scope".into())),
             false,
-            &["› x", "  [a.png]", "  not sent: no scope (Up brings it", "  back)"],
+            &["› x", "  [a.png]", "  not sent: no scope (Up brings it back)"],
         );
         let answer = |text: &str, live| Entry::Assistant { text: text.into(), run: None, live };
         check(answer("**hi**\n\n- a", false), false, &["  hi", "", "  • a"]);

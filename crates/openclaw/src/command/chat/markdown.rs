@@ -17,7 +17,7 @@ const NARROWEST: usize = 6;
 
 pub fn render(text: &str, columns: usize, theme: Theme) -> Vec<Line<'static>> {
     let options = Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS;
-    let mut writer = Writer { columns, theme, ..Writer::new(columns, theme) };
+    let mut writer = Writer::new(columns, theme);
     for event in Parser::new_ext(text, options) {
         writer.event(event);
     }
@@ -442,7 +442,7 @@ mod tests {
         check(
             "| name | what it is |\n|---|---|\n| one | a long description of it |",
             20,
-            &["name │ what it is", "─────┼──────────────", "one  │ a long", "     │ description of", "     │ it"],
+            &["name │ what it is", "─────┼──────────────", "one  │ a long", "     │ description", "     │ of it"],
         );
         check("| name | what |\n|---|---|\n| one | two |", 8, &["name: one", "what:", "two"]);
     }

@@ -210,7 +210,7 @@ fn the_whole_screen_at_80_by_24() {
     expected.extend(std::iter::repeat_n(blank, 13));
     expected.extend([
         rule,
-        " /keys · Ctrl-P conversations · Ctrl-L models            1.2k/128k (0%) tokens".into(),
+        " /keys · Ctrl-P conversations · Ctrl-L models             1.2k/128k (0%) tokens".into(),
         " › message, or / for commands".into(),
     ]);
     assert_eq!(person.screen(), expected);

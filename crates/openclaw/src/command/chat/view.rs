@@ -252,7 +252,10 @@ fn status_line(model: &Model, theme: Theme, columns: usize) -> Line<'static> {
         let help = if columns < 70 { &help[..2] } else { &help[..] };
         vec![Span::styled(format!(" {}", help.join(dot)), theme.dim())]
     };
-    let right = if right.is_empty() { Vec::new() } else { vec![Span::styled(format!("{right} "), theme.dim())] };
+    // Why there is no connection needs the room.
+    let away = matches!(model.connection, Connection::Away(_));
+    let right =
+        if right.is_empty() || away { Vec::new() } else { vec![Span::styled(format!("{right} "), theme.dim())] };
     sides(left, right, columns, theme)
 }
 

@@ -124,6 +124,9 @@ pub struct NodeInstall {
 
 #[derive(Args, Debug)]
 pub struct Guarded {
+    /// The program is a server that talks on its standard input and output
+    #[arg(long)]
+    pub stdio: bool,
     /// The program and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
     pub command: Vec<OsString>,

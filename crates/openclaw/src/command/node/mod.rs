@@ -7,7 +7,7 @@ mod service;
 mod unit;
 
 pub use args::{Guarded, Node, NodeCommand, NodeOptions, NodeRun};
-pub use run::guard as guard_of_programs;
+pub use run::guards;
 
 use serde_json::json;
 
@@ -20,9 +20,13 @@ use crate::{
 /// Runs a command as its guard, if that is what this process was started for. It needs nothing of the rest.
 pub fn guard(args: &Node) -> Option<u8> {
     match &args.command {
-        NodeCommand::Guard(Guarded { command }) => Some(openclaw_node::exec::guard::run(command)),
+        NodeCommand::Guard(guarded) => Some(guarded_by_this(guarded)),
         _ => None,
     }
+}
+
+fn guarded_by_this(Guarded { stdio, command }: &Guarded) -> u8 {
+    if *stdio { openclaw_agent::mcp::guard(command) } else { openclaw_node::exec::guard::run(command) }
 }
 
 pub fn run(context: &Context, args: &Node) -> Outcome {
@@ -36,7 +40,7 @@ pub fn run(context: &Context, args: &Node) -> Outcome {
         C::Status(args) => service::status(context, args.json),
         C::Uninstall(args) => service::uninstall(context, args.json),
         C::Identity(args) => identity(context, args.json),
-        C::Guard(guarded) => Ok(openclaw_node::exec::guard::run(&guarded.command)),
+        C::Guard(guarded) => Ok(guarded_by_this(guarded)),
     }
 }
 

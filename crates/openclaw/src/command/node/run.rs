@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use openclaw_gateway::pairing::words::{RequestDigest, three_words};
+use openclaw_gateway::{
+    pairing::words::{RequestDigest, three_words},
+    tools::Guards,
+};
 use openclaw_node::{
     command::Toolbox,
     exec::{environment::AlsoAllowed, process::Guard},
@@ -123,8 +126,16 @@ fn setup_code(text: &str) -> Result<SetupCode, Failure> {
     }
 }
 
+/// How the gateway starts programs: through this very program.
+pub fn guards() -> Result<Guards, Failure> {
+    let programs = guard()?;
+    let arguments = ["node", "guard", "--stdio", "--"].map(Into::into).to_vec();
+    let servers = openclaw_agent::mcp::Guard { program: programs.program.clone(), arguments };
+    Ok(Guards { programs, servers })
+}
+
 /// This very program, asked to be a guard. On Linux by the name that still works after the file was replaced.
-pub fn guard() -> Result<Guard, Failure> {
+fn guard() -> Result<Guard, Failure> {
     let own = PathBuf::from("/proc/self/exe");
     let program = if own.exists() {
         own
