@@ -17,6 +17,12 @@ fn declared_scopes() -> BTreeMap<String, String> {
     table.insert("health".into(), "any".into());
     // Dynamic: write, and admin for some commands.
     table.insert("node.invoke".into(), "operator.write".into());
+    // Dynamic: write, and admin for some parameters.
+    for method in ["agent", "sessions.create", "sessions.delete", "sessions.patch", "sessions.patchMany"] {
+        table.insert(method.into(), "operator.write".into());
+    }
+    // Dynamic: pairing, and admin to make an owner.
+    table.insert("channels.pairing.approve".into(), "operator.pairing".into());
     // Ours.
     table.insert("device.pair.invite".into(), "operator.admin".into());
     table.insert("events.resume".into(), "any".into());
