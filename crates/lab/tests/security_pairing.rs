@@ -558,11 +558,18 @@ fn p_49_http_is_never_wider_than_websocket() {
             _ => assert_eq!(scoped, stranger, "{path}"),
         }
     }
-    for path in ["/tools/invoke", "/v1/chat/completions", "/v1/responses", "/hooks/wake"] {
+    // Off unless the config switches them on, whoever asks.
+    for path in ["/v1/chat/completions", "/v1/responses", "/v1/messages", "/hooks/wake"] {
         let headers = [("Authorization", shared.as_str())];
         let status = Conn::open(&g.address()).ask("POST", path, &headers, b"{}").status;
-        assert_eq!(status, 404, "{path} does not exist yet, so nothing may answer on it");
+        assert_eq!(status, 404, "{path} is off");
     }
+    // Always there, for whoever has the shared secret and nobody else.
+    let invoke = |authorization: Option<&str>| {
+        let headers: Vec<_> = authorization.map(|value| ("Authorization", value)).into_iter().collect();
+        Conn::open(&g.address()).ask("POST", "/tools/invoke", &headers, b"{}").status
+    };
+    assert_eq!((invoke(None), invoke(Some(&token)), invoke(Some(&shared))), (401, 401, 400));
 }
 
 #[test]

@@ -160,7 +160,7 @@ mod tests {
                 "OpenClaw does not recognize option \"--bogus\".",
                 "Try: openclaw gateway --help",
             ),
-            ("openclaw gateway send", "OpenClaw gateway has no command \"send\".", "Try: openclaw gateway --help"),
+            ("openclaw gateway fly", "OpenClaw gateway has no command \"fly\".", "Try: openclaw gateway --help"),
             ("openclaw devices foo", "OpenClaw devices has no command \"foo\".", "Try: openclaw devices --help"),
             (
                 "openclaw health --url ws://h",

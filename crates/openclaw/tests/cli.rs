@@ -42,7 +42,7 @@ fn unknown_words_exit_1_in_the_references_words() {
         assert!(ran.err.contains(expected), "{line:?}: {ran:?}");
     };
     check(&["foo"], "OpenClaw does not know the command \"foo\".\nTry: openclaw --help");
-    check(&["gateway", "send"], "OpenClaw gateway has no command \"send\".\nTry: openclaw gateway --help");
+    check(&["gateway", "fly"], "OpenClaw gateway has no command \"fly\".\nTry: openclaw gateway --help");
     check(&["gateway", "--bogus"], "OpenClaw does not recognize option \"--bogus\".\nTry: openclaw gateway --help");
     let ran = World::new().run(&["health", "--json", "--timeout", "abc"]);
     assert_eq!(

@@ -219,7 +219,7 @@ async fn urls_that_are_none_of_our_business() {
         ("http://user@example.com/", "holds credentials"),
         ("http://:pass@example.com/", "holds credentials"),
         ("http://169.254.169.254/latest/meta-data/", "metadata"),
-        ("http://10.0.0.1\r\nHost: x/", "not fetched"),
+        ("http://10.0.0.1\r\nHost: x/", "is no URL"),
         (&format!("http://example.com/{}", "x".repeat(9_000)), "longer than"),
     ] {
         let (done, text) = get(Settings::default(), url).await;

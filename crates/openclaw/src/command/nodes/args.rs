@@ -397,7 +397,8 @@ pub struct Hide {
 #[derive(Args, Debug)]
 pub struct Navigate {
     /// An address or a path of the gateway
-    pub url: String,
+    #[arg(value_name = "URL")]
+    pub page: String,
     #[command(flatten)]
     pub node: OneNode,
     /// Time the node has, in milliseconds

@@ -204,7 +204,7 @@ pub fn canvas(context: &Context, args: &Canvas) -> Outcome {
         }
         CanvasCommand::Hide(args) => (&args.node, args.invoke_timeout, "canvas.hide", Value::Null, "Hidden"),
         CanvasCommand::Navigate(args) => {
-            (&args.node, args.invoke_timeout, "canvas.navigate", json!({"url": args.url}), "Shown")
+            (&args.node, args.invoke_timeout, "canvas.navigate", json!({"url": args.page}), "Shown")
         }
     };
     let reach = reach(context, &node.at)?;
