@@ -182,7 +182,7 @@ async fn authenticate(asked: &Asked<'_>, endpoint: Endpoint) -> Result<Authority
         return Err(reply::unauthorized());
     }
     let scopes = if here { ScopeSet::all() } else { [Scope::Read, Scope::Write].into_iter().collect() };
-    let authority = Authority { scopes, owner: true };
+    let authority = Authority { scopes, owner: here };
     if !here && !runtime.chat_completions && !runtime.responses {
         return Err(api_error(
             StatusCode::FORBIDDEN,
