@@ -1,6 +1,12 @@
 //! A server's process: started with a bare environment, ended with everything it started.
 
-use std::{collections::VecDeque, process::Stdio, sync::Arc, sync::Mutex, sync::PoisonError, time::Duration};
+use std::{
+    collections::VecDeque,
+    path::PathBuf,
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
@@ -70,12 +76,12 @@ impl Process {
         command.env_clear();
         command.envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         command.envs(server.env.iter().map(|(name, value)| (name, value.expose())));
-        if let Some(cwd) = server.cwd.clone().or_else(|| std::env::var_os("HOME").map(Into::into)) {
-            if !cwd.is_dir() {
-                return Err(format!("its directory {} does not exist", cwd.display()));
-            }
-            command.current_dir(cwd);
+        let home = || std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_dir());
+        let cwd = server.cwd.clone().or_else(home).unwrap_or_else(|| "/".into());
+        if !cwd.is_dir() {
+            return Err(format!("its directory {} does not exist", cwd.display()));
         }
+        command.current_dir(cwd);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| format!("{} cannot be started: {error}", server.command))?;
         let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
