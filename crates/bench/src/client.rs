@@ -101,7 +101,9 @@ impl Identity {
     }
 
     /// A node that declares `commands`.
-    pub fn node(seed: u8, commands: &'static [&'static str]) -> Self {
+    pub fn node(seed: u16, commands: &'static [&'static str]) -> Self {
+        let mut key = [200; 32];
+        key[..2].copy_from_slice(&seed.to_le_bytes());
         Self {
             client_id: "node-host",
             mode: "node",
@@ -109,7 +111,7 @@ impl Identity {
             platform: "macos",
             scopes: &[],
             commands,
-            key: Some(DeviceKey::from_seed(&[seed; 32])),
+            key: Some(DeviceKey::from_seed(&key)),
         }
     }
 
@@ -274,7 +276,7 @@ pub async fn next_text(ws: &mut Ws) -> Result<Utf8Bytes> {
 }
 
 /// Reads an event and its payload; `None` for any other frame.
-pub fn event_payload(text: &str, name: &str) -> Option<Value> {
+pub fn event_payload<'a, T: Deserialize<'a>>(text: &'a str, name: &str) -> Option<T> {
     let head: Head<'_> = serde_json::from_str(text).ok()?;
     (head.event.as_deref() == Some(name)).then(|| serde_json::from_str(head.payload?.get()).ok())?
 }

@@ -34,6 +34,14 @@ pub struct Scale {
     pub broadcasts: usize,
     pub invokes: usize,
     pub idle: usize,
+    pub nodes: usize,
+    pub turns: usize,
+    /// Tokens of a reply that is timed.
+    pub tokens: usize,
+    /// Conversations with a turn at the same time.
+    pub crowd: usize,
+    /// Stored conversations, of ten messages each.
+    pub stored: usize,
     /// Seconds at rest before memory is read.
     pub settle: Duration,
 }
@@ -46,6 +54,11 @@ impl Scale {
         broadcasts: 30,
         invokes: 2_000,
         idle: 1_000,
+        nodes: 500,
+        turns: 100,
+        tokens: 600,
+        crowd: 200,
+        stored: 10_000,
         settle: Duration::from_secs(5),
     };
     /// Enough to see that everything works.
@@ -56,6 +69,11 @@ impl Scale {
         broadcasts: 5,
         invokes: 64,
         idle: 50,
+        nodes: 10,
+        turns: 4,
+        tokens: 40,
+        crowd: 8,
+        stored: 100,
         settle: Duration::from_secs(1),
     };
 }
@@ -127,7 +145,8 @@ impl Shape {
             Self::Broadcast => broadcast(target, scale.receivers, scale.broadcasts).await,
             Self::Invoke => {
                 let (serial, per_second) = invoke(gateway.kind, target, scale.invokes).await?;
-                let mut found = values([("invoke_p50", serial.quantile_ms(0.5))]);
+                let mut found =
+                    values([("invoke_p50", serial.quantile_ms(0.5)), ("invoke_p99", serial.quantile_ms(0.99))]);
                 found.push(("invoke_16", per_second));
                 Ok(found)
             }
@@ -135,7 +154,7 @@ impl Shape {
     }
 }
 
-fn values<const N: usize>(found: [(&'static str, Option<f64>); N]) -> Values {
+pub fn values<const N: usize>(found: [(&'static str, Option<f64>); N]) -> Values {
     found.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
 }
 
@@ -301,8 +320,8 @@ async fn broadcast(target: &Target, receivers: usize, broadcasts: usize) -> Resu
     Ok(found)
 }
 
-const NODE_COMMAND: &str = "device.info";
-const NODE_SEED: u8 = 200;
+pub const NODE_COMMAND: &str = "device.info";
+const NODE_SEED: u16 = 0;
 
 /// Operator → gateway → node → gateway → operator: one at a time, then sixteen, per second.
 pub async fn invoke(kind: Kind, target: &Target, count: usize) -> Result<(Samples, f64)> {
@@ -332,9 +351,9 @@ pub async fn invoke(kind: Kind, target: &Target, count: usize) -> Result<(Sample
     Ok((serial, rate(pipelined.len(), took)))
 }
 
-async fn answer_invoke(node: &mut Conn) -> Result<()> {
+pub async fn answer_invoke(node: &mut Conn) -> Result<()> {
     let text = next_text(&mut node.ws).await?;
-    if let Some(asked) = event_payload(&text, "node.invoke.request") {
+    if let Some(asked) = event_payload::<Value>(&text, "node.invoke.request") {
         let params =
             json!({ "id": asked["id"], "nodeId": asked["nodeId"], "ok": true, "payloadJSON": "{\"pong\":true}" });
         node.ws.send(Message::text(request("r", "node.invoke.result", &params))).await?;
@@ -343,7 +362,7 @@ async fn answer_invoke(node: &mut Conn) -> Result<()> {
 }
 
 /// Connects as a node; the operator approves the device and its commands when asked.
-async fn paired_node(target: &Target, who: &Identity, id: &str, operator: &mut Conn) -> Result<Conn> {
+pub async fn paired_node(target: &Target, who: &Identity, id: &str, operator: &mut Conn) -> Result<Conn> {
     for _ in 0..5 {
         let opened = Conn::open(target, who).await;
         let mut approved = false;

@@ -2,22 +2,26 @@
 //!
 //! ```sh
 //! cargo build --release -p openclaw -p bench
-//! target/release/bench            # everything, three rounds, about ten minutes
-//! target/release/bench load       # one part: lifecycle, load, cli, ssh
+//! target/release/bench            # everything, three rounds, about half an hour
+//! target/release/bench load       # one part: lifecycle, load, nodes, agent, stored, cli, ssh
 //! target/release/bench tunnel     # ways to a gateway beside each other: a table of its own
 //! ```
 //!
 //! Absolute times belong to the machine; ratios and medians are what is worth quoting. See `docs/benchmarks.md`.
 
+mod agent;
 mod client;
 mod commands;
 mod echo;
 mod load;
 mod machine;
+mod nodes;
 mod process;
 mod report;
+mod sse;
 mod ssh;
 mod stats;
+mod stored;
 mod subject;
 mod tunnel;
 
@@ -74,6 +78,12 @@ enum What {
     Lifecycle,
     /// Connects, requests, broadcasts, node calls; memory afterwards
     Load,
+    /// Hundreds of nodes
+    Nodes,
+    /// Turns, streamed tokens, many conversations at once
+    Agent,
+    /// Thousands of stored conversations: memory, lists, search
+    Stored,
     /// Command lines and size on disk
     Cli,
     /// Connecting through `ssh -N`
@@ -147,6 +157,7 @@ async fn measure(args: &Args, what: What) -> Result<ExitCode> {
             }
         }
     }
+    fresh(args, what, scale, &programs, &kinds, &mut report).await;
     if wants(What::Load) || wants(What::Cli) || wants(What::Ssh) {
         let mut gateways = Vec::new();
         for kind in &kinds {
@@ -207,6 +218,31 @@ async fn lifecycle(programs: &Programs, kind: Kind, scale: Scale, report: &mut R
     report.take(kind, "idle connections", idle);
     gateway.stop().await;
     Ok(())
+}
+
+/// Parts that need a gateway of their own each time. The echo has nothing to compare.
+async fn fresh(args: &Args, what: What, scale: Scale, programs: &Programs, kinds: &[Kind], report: &mut Report) {
+    let wants = |part| what == What::All || what == part;
+    for round in 0..args.rounds {
+        for kind in in_turn(kinds, round).into_iter().filter(|kind| *kind != Kind::Echo) {
+            if wants(What::Nodes) {
+                eprintln!("round {}: {}: nodes", round + 1, kind.name());
+                let found = match programs.start(kind).await {
+                    Ok(gateway) => nodes::measure(&gateway, scale).await,
+                    Err(error) => Err(error),
+                };
+                report.take(kind, "nodes", found);
+            }
+            if wants(What::Agent) {
+                eprintln!("round {}: {}: agent", round + 1, kind.name());
+                agent::measure(programs, kind, scale, report).await;
+            }
+            if wants(What::Stored) && kind == Kind::Ours {
+                eprintln!("round {}: {}: stored conversations", round + 1, kind.name());
+                report.take(kind, "stored conversations", stored::measure(programs, scale).await);
+            }
+        }
+    }
 }
 
 async fn rounds(args: &Args, what: What, scale: Scale, programs: &Programs, gateways: &[Running], report: &mut Report) {

@@ -88,8 +88,18 @@ impl Programs {
         more: &serde_json::Value,
         reach: impl Fn(&Target, &Path) -> Option<Target>,
     ) -> Result<Running> {
+        self.start_in(tempfile::Builder::new().prefix("openclaw-bench-").tempdir()?, kind, more, reach).await
+    }
+
+    /// The same in a home that may have been used before.
+    pub async fn start_in(
+        &self,
+        home: TempDir,
+        kind: Kind,
+        more: &serde_json::Value,
+        reach: impl Fn(&Target, &Path) -> Option<Target>,
+    ) -> Result<Running> {
         ensure!(self.has(kind), "{} is not installed", kind.name());
-        let home = tempfile::Builder::new().prefix("openclaw-bench-").tempdir()?;
         let address = free_address()?;
         let token = format!("bench-{}", std::process::id());
         let mut command = self.cli(kind)?;
@@ -103,7 +113,7 @@ impl Programs {
             for (key, value) in more.as_object().into_iter().flatten() {
                 config[key] = value.clone();
             }
-            fs::create_dir(home.path().join("state"))?;
+            fs::create_dir_all(home.path().join("state"))?;
             fs::write(home.path().join("state/openclaw.json"), config.to_string())?;
             command.args(["gateway", "run", "--allow-unconfigured", "--bind", "loopback"]);
             command.args(["--port", &address.port().to_string()]);
@@ -164,7 +174,13 @@ impl Running {
     }
 
     pub async fn stop(self) {
+        self.stop_and_keep().await;
+    }
+
+    /// Ends it and keeps what it stored.
+    pub async fn stop_and_keep(self) -> TempDir {
         self.process.stop().await;
+        self.home
     }
 }
 

@@ -66,6 +66,8 @@ struct Shared {
 struct State {
     script: Script,
     asks: Vec<Ask>,
+    /// See [`Model::sent`].
+    sent: Vec<Vec<Instant>>,
     /// Streams begun and not yet ended on this side.
     open: usize,
     /// Streams the client hung up on.
@@ -90,9 +92,17 @@ impl Model {
     /// # Panics
     /// When this machine has no loopback port left.
     pub fn start(script: Script) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a loopback port");
+        Self::start_at(0, script)
+    }
+
+    /// The same on a port that was chosen.
+    ///
+    /// # Panics
+    /// When somebody else has it.
+    pub fn start_at(port: u16, script: Script) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).expect("a loopback port");
         let address = listener.local_addr().expect("its address");
-        let state = State { script, asks: Vec::new(), open: 0, abandoned: 0, key: None };
+        let state = State { script, asks: Vec::new(), sent: Vec::new(), open: 0, abandoned: 0, key: None };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new().name("model double".to_owned()).spawn({
@@ -130,6 +140,12 @@ impl Model {
     /// All it was asked, in order; refused requests are among them.
     pub fn asks(&self) -> Vec<Ask> {
         self.shared.lock().asks.clone()
+    }
+
+    /// When, for each ask in order: first when it had been read, then when each event of a streamed answer was handed to its
+    /// socket.
+    pub fn sent(&self) -> Vec<Vec<Instant>> {
+        self.shared.lock().sent.clone()
     }
 
     /// The last thing it was asked.

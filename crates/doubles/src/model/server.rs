@@ -1,6 +1,12 @@
 //! The HTTP side.
 
-use std::{convert::Infallible, net::TcpListener, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::TcpListener,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -96,6 +102,12 @@ async fn answer(
         Some("responses") => Api::Responses,
         Some("messages") => Api::Messages,
         Some("models") => {
+            let given = Ask::read(Api::Completions, headers, Value::Null).key;
+            let refused = shared.lock().key.as_ref().is_some_and(|key| given.as_ref() != Some(key));
+            if refused {
+                let shown = given.as_deref().unwrap_or_default();
+                return Ok(refusal(401, "invalid_api_key", &format!("Incorrect API key provided: {shown}.")));
+            }
             let models =
                 json!([{"id": "double", "object": "model", "created": 1_790_000_000_u64, "owned_by": "doubles"}]);
             return Ok(full(200, "application/json", json!({"object": "list", "data": models}).to_string()));
@@ -109,6 +121,7 @@ async fn answer(
     let (script, key, ids) = {
         let mut state = shared.lock();
         state.asks.push(ask.clone());
+        state.sent.push(vec![Instant::now()]);
         (state.script.clone(), state.key.clone(), render::Ids { ask: state.asks.len() })
     };
     shared.changed.notify_all();
@@ -165,7 +178,18 @@ fn plain_headers(headers: &HeaderMap) -> Vec<(String, String)> {
 /// Counts a stream as open while it lives; one that was dropped before its end was abandoned by the client.
 struct Open {
     shared: Arc<Shared>,
+    /// Of its ask, from 1.
+    number: usize,
     ended: bool,
+}
+
+impl Open {
+    fn sent(&self) {
+        let mut state = self.shared.lock();
+        if let Some(sent) = state.sent.get_mut(self.number - 1) {
+            sent.push(Instant::now());
+        }
+    }
 }
 
 impl Drop for Open {
@@ -208,12 +232,13 @@ fn chunks(shared: Arc<Shared>, ask: &Ask, reply: &Reply, ids: &render::Ids) -> C
         _ => {}
     }
     shared.change(|state| state.open += 1);
-    let state = (pieces.into_iter(), Open { shared, ended: false }, end, reply.pace);
+    let state = (pieces.into_iter(), Open { shared, number: ids.ask, ended: false }, end, reply.pace);
     Box::pin(stream::unfold(state, |(mut pieces, mut open, end, pace)| async move {
         if let Some(piece) = pieces.next() {
             if pace > Duration::ZERO {
                 tokio::time::sleep(pace).await;
             }
+            open.sent();
             return Some((Ok(Frame::data(piece)), (pieces, open, end, pace)));
         }
         match end {
