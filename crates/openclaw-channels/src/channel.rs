@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 
-use crate::message::{Address, Inbound, Outbound, Poll, Sender};
+use crate::message::{Address, ChatKind, Inbound, Outbound, Poll, Sender};
 
 /// Takes what arrives. A channel confirms an arrival to its service only after this returned `Ok`: then it is on disk.
 pub trait Inbox: Send + Sync {
@@ -46,7 +46,10 @@ pub struct NotKept(pub String);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Press {
     pub from: Address,
+    pub kind: ChatKind,
     pub sender: Sender,
+    /// The channel's own rules keep what the sender says there out; whoever knows the button may see it otherwise.
+    pub refused: bool,
     /// Of the message that has the button.
     pub message_id: String,
     pub data: String,

@@ -61,6 +61,13 @@ pub struct Inbound {
     /// What the chat is part of: the guild, in Discord.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub space: Option<String>,
+    /// What the sender is there, where the channel has such a thing: ids of Discord roles.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
+    /// The channel's own rules let it in only if it is for the bot in a way the channel does not know (a mention pattern, a
+    /// command).
+    #[serde(default)]
+    pub needs_mention: bool,
     /// Replaces what was said before under the same message id.
     #[serde(default)]
     pub edited: bool,

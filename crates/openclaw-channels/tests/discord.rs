@@ -397,14 +397,18 @@ async fn guild_channels_and_threads() {
     let lab = Lab::prepare(double, &config);
     lab.double.live().await;
     let mention = format!("<@{BOT}>");
-    // Not for us: no mention, another channel, another bot.
+    // Said to nobody in particular: told, so that a pattern can find a name in it.
     lab.double.message(in_channel(GENERAL, ADA, "nobody in particular"));
+    let message = lab.inbox.messages(1).await.remove(0);
+    assert!(message.needs_mention && !message.mentions_me, "{message:?}");
+    // Not for us: another channel, another bot.
     lab.double.message(in_channel("200000000000000012", ADA, &mention));
     let mut bot = in_channel(GENERAL, EVE, &mention);
     bot["author"]["bot"] = true.into();
     lab.double.message(bot);
     let first = lab.double.message(in_channel(GENERAL, ADA, &format!("{mention} /status")));
-    let message = lab.inbox.messages(1).await.remove(0);
+    let message = lab.inbox.messages(2).await.remove(1);
+    assert!(!message.needs_mention);
     assert_eq!((message.text.as_str(), message.kind, message.mentions_me), ("/status", ChatKind::Channel, true));
     assert_eq!((message.from.clone(), message.space.as_deref()), (address(GENERAL, None), Some(GUILD)));
     assert_eq!(message.chat_title.as_deref(), Some("#general (Friends of OpenClaw)"));
@@ -413,7 +417,7 @@ async fn guild_channels_and_threads() {
     let mut by_role = in_channel(THREAD, ADA, "<@&300000000000000001> go on");
     by_role["mention_roles"] = json!(["300000000000000001"]);
     lab.double.message(by_role);
-    let message = lab.inbox.messages(2).await.remove(1);
+    let message = lab.inbox.messages(3).await.remove(2);
     assert_eq!((message.text.as_str(), message.from.clone()), ("go on", address(GENERAL, Some(THREAD))));
     assert_eq!(message.chat_title.as_deref(), Some("#general › plans (Friends of OpenClaw)"));
     let sent = lab.discord.send(&message.from, &say("in the thread")).await.expect("sent");
@@ -422,10 +426,10 @@ async fn guild_channels_and_threads() {
     let mut reply = in_channel(THREAD, ADA, "and then?");
     (reply["type"], reply["referenced_message"]) = (19.into(), shown);
     lab.double.message(reply);
-    let message = lab.inbox.messages(3).await.remove(2);
+    let message = lab.inbox.messages(4).await.remove(3);
     let quoted = message.reply_to.expect("quoted");
     assert!(message.mentions_me && quoted.mine && quoted.text == "in the thread");
-    assert_eq!(lab.inbox.messages(3).await.len(), 3);
+    assert_eq!(lab.inbox.messages(4).await.len(), 4);
     // S-254: what the guild told of its members.
     assert_eq!(lab.discord.presence(ADA).expect("known").status, "idle");
     lab.double.event(
@@ -435,7 +439,7 @@ async fn guild_channels_and_threads() {
     );
     lab.double.message(in_channel(GENERAL, ADA, &mention.repeat(2)));
     lab.double.message(in_channel(GENERAL, ADA, &format!("{mention} last")));
-    lab.inbox.messages(4).await;
+    lab.inbox.messages(5).await;
     assert_eq!(lab.discord.presence(ADA).expect("known").status, "dnd");
 }
 

@@ -213,6 +213,8 @@ pub struct Interaction {
     pub channel_id: Option<String>,
     #[serde(default)]
     pub channel: Option<Channel>,
+    #[serde(default)]
+    pub guild_id: Option<String>,
     /// In a guild.
     #[serde(default)]
     pub member: Option<Member>,

@@ -23,7 +23,7 @@ use super::{
     api::{Attachment, Channel, Guild, Interaction, Message, PresenceUpdate, time_of},
     interaction,
     places::Place,
-    policy::{Facts, LoopGuard},
+    policy::{Facts, LoopGuard, Taken},
 };
 use crate::message::{ChatKind, Inbound, Media, Quoted, Sender};
 
@@ -270,10 +270,13 @@ async fn inbound(shared: &Shared, guard: &Mutex<LoopGuard>, message: Message) ->
     }
     let place = place(shared, &message).await;
     let seen = Seen::of(shared, &me, &message, place.as_ref());
-    if let Err(why) = seen.admit(shared, &message) {
-        tracing::debug!(channel = message.channel_id, "a message was left alone: {why}");
-        return None;
-    }
+    let taken = match seen.admit(shared, &message) {
+        Ok(taken) => taken,
+        Err(why) => {
+            tracing::debug!(channel = message.channel_id, "a message was left alone: {why}");
+            return None;
+        }
+    };
     let is_bot = message.author.bot || message.webhook_id.is_some();
     if is_bot {
         let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -313,6 +316,8 @@ async fn inbound(shared: &Shared, guard: &Mutex<LoopGuard>, message: Message) ->
         media: Vec::new(),
         mentions_me: seen.mentions_me,
         space: message.guild_id,
+        roles: message.member.map(|member| member.roles).unwrap_or_default(),
+        needs_mention: taken == Taken::IfNamed,
         edited: false,
     };
     if !files.is_empty() {
@@ -415,7 +420,7 @@ impl Seen {
         }
     }
 
-    fn admit(&self, shared: &Shared, message: &Message) -> Result<(), &'static str> {
+    fn admit(&self, shared: &Shared, message: &Message) -> Result<Taken, &'static str> {
         let settings = &shared.settings;
         let is_bot = message.author.bot || message.webhook_id.is_some();
         let Some(guild) = message.guild_id.as_deref() else {
@@ -432,7 +437,7 @@ impl Seen {
                 _ if is_bot && settings.rules.allow_bots == super::policy::AllowBots::None => {
                     Err("written by a bot (channels.discord.allowBots)")
                 }
-                _ => Ok(()),
+                _ => Ok(Taken::Whole),
             };
         };
         let thread = self.place.as_ref().filter(|place| place.is_thread());

@@ -6,11 +6,12 @@ use super::{
     ID, Shared,
     api::{AllowedMentions, EPHEMERAL, Interaction, MessageBody},
     places::Place,
+    policy::Facts,
     send,
 };
 use crate::{
     channel::{NotKept, Press, PressAnswer},
-    message::{Address, Sender},
+    message::{Address, ChatKind, Sender},
 };
 
 /// After this the answer is put off; half of the three seconds is left for the way ("Responding to an Interaction").
@@ -94,8 +95,39 @@ fn press(shared: &Shared, interaction: &Interaction) -> Option<Press> {
     });
     let place = place.or_else(|| shared.places().get(&channel).cloned());
     let nick = member.and_then(|member| member.nick.clone());
+    let guild = interaction.guild_id.clone().or_else(|| place.as_ref().and_then(|place| place.guild_id.clone()));
+    let group = place.as_ref().is_some_and(Place::is_group_dm);
+    let refused = guild.as_deref().is_some_and(|guild| {
+        let places = shared.places();
+        let parent = place.as_ref().filter(|place| place.is_thread()).and_then(|place| place.parent_id.as_deref());
+        let mut names = vec![user.username.as_str(), user.name()];
+        names.extend(member.and_then(|member| member.nick.as_deref()));
+        let facts = Facts {
+            guild,
+            guild_name: places.guild_name(guild),
+            channel: &channel,
+            channel_name: place.as_ref().and_then(|place| place.name.as_deref()),
+            parent,
+            parent_name: parent.and_then(|parent| places.get(parent)?.name.as_deref()),
+            sender: &user.id,
+            sender_names: names,
+            roles: member.map_or(&[], |member| &member.roles),
+            is_bot: user.bot,
+            // Our own button was pressed.
+            names_me: true,
+            mentions_me: true,
+            mentions_others: false,
+        };
+        shared.settings.rules.admit(&facts).is_err()
+    });
     Some(Press {
         from: address(&shared.settings.account, &channel, place.as_ref()),
+        kind: match (&guild, group) {
+            (Some(_), _) => ChatKind::Channel,
+            (None, true) => ChatKind::Group,
+            (None, false) => ChatKind::Direct,
+        },
+        refused,
         sender: Sender {
             id: user.id.clone(),
             username: Some(user.username.clone()).filter(|name| !name.is_empty()),

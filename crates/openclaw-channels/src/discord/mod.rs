@@ -45,7 +45,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use config::{Account, Settings, accounts};
 pub use presence::{Presence, PresenceCache};
 
-use crate::channel::{Inbox, Status};
+use crate::channel::{Inbox, SendError, Status};
 use places::Places;
 use rest::Rest;
 
@@ -118,6 +118,14 @@ pub fn start(
     });
     tracker.spawn(connection::run(Arc::clone(&shared)));
     Arc::new(Discord { shared, stop })
+}
+
+/// Asks Discord who the bot is, without starting it.
+///
+/// # Errors
+/// It refused the token, or cannot be reached.
+pub async fn probe(settings: &Settings) -> Result<String, SendError> {
+    Rest::new(settings).me().await.map(|user| user.username)
 }
 
 impl Discord {

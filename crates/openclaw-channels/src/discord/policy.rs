@@ -84,12 +84,21 @@ pub struct Facts<'a> {
     pub mentions_others: bool,
 }
 
+/// How a message is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is for us.
+    Whole,
+    /// It may be written there, and does not name us in Discord's ways.
+    IfNamed,
+}
+
 impl GuildRules {
     /// Whether the message is taken.
     ///
     /// # Errors
     /// Why not, for the log.
-    pub fn admit(&self, facts: &Facts<'_>) -> Result<(), &'static str> {
+    pub fn admit(&self, facts: &Facts<'_>) -> Result<Taken, &'static str> {
         if facts.is_bot {
             match self.allow_bots {
                 AllowBots::None => return Err("written by a bot (channels.discord.allowBots)"),
@@ -117,14 +126,16 @@ impl GuildRules {
             return Err("the sender is in none of the users and roles that may write there");
         }
         let either = |pick: fn(&ChannelRule) -> Option<bool>| pick(channel).or_else(|| pick(&guild.rule));
-        if either(|rule| rule.require_mention).unwrap_or(true) && !facts.mentions_me {
-            return Err("it does not name us (requireMention)");
-        }
         let ignore = either(|rule| rule.ignore_other_mentions).unwrap_or(false);
         if ignore && facts.mentions_others && !facts.mentions_me {
             return Err("it names somebody else (ignoreOtherMentions)");
         }
-        Ok(())
+        match either(|rule| rule.require_mention).unwrap_or(true) && !facts.mentions_me {
+            false => Ok(Taken::Whole),
+            // What other bots say to each other is no part of the conversation.
+            true if facts.is_bot => Err("written by a bot that does not name us (requireMention)"),
+            true => Ok(Taken::IfNamed),
+        }
     }
 
     fn guild(&self, facts: &Facts<'_>) -> Option<&GuildRule> {
@@ -276,7 +287,7 @@ mod tests {
 
     #[track_caller]
     fn check(rules: &GuildRules, facts: &Facts<'_>, expected: bool) {
-        assert_eq!(rules.admit(facts).is_ok(), expected, "{:?}", rules.admit(facts));
+        assert_eq!(rules.admit(facts) == Ok(Taken::Whole), expected, "{:?}", rules.admit(facts));
     }
 
     /// The rules of the manual, "Discord access control", guild policy.
@@ -336,6 +347,8 @@ mod tests {
         use GroupPolicy::Open;
         let unnamed = Facts { names_me: false, mentions_me: false, ..facts() };
         check(&rules(Open, &[]), &unnamed, false);
+        // It may still be for us by a pattern, and is remembered otherwise.
+        assert_eq!(rules(Open, &[]).admit(&unnamed), Ok(Taken::IfNamed));
         let mut guild = GuildRule::default();
         guild.rule.require_mention = Some(false);
         check(&rules(Open, &[(GUILD, guild.clone())]), &unnamed, true);

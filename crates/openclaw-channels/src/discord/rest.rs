@@ -437,7 +437,8 @@ fn server_trouble(status: StatusCode) -> String {
 fn refusal(status: StatusCode, error: &ErrorBody) -> String {
     let help = match (status, error.code) {
         (StatusCode::UNAUTHORIZED, _) => {
-            "the bot token is not accepted; reset it in the Developer Portal and set channels.discord.token anew"
+            "the bot token is not accepted. Take a new one in the Developer Portal (Bot, Reset Token), then: openclaw \
+             channels add discord"
         }
         (_, 50_001) => "the bot cannot see that channel; let its role view it",
         (_, 50_007) => {

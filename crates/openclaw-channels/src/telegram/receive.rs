@@ -61,10 +61,15 @@ impl Reader<'_> {
             return Received::Nothing;
         }
         let Some(sender) = sender(message) else { return Received::Nothing };
-        let files = media::of(message);
+        let mut files = media::of(message);
         let said = words(message);
         if said.is_empty() && files.is_empty() {
             return Received::Nothing;
+        }
+        // "What is this?" below somebody's picture is about the picture.
+        if let Some(reply) = message.reply_to_message.as_deref().filter(|reply| files.is_empty() && !mine(&reply.from))
+        {
+            files = media::of(reply);
         }
         let (said, for_me) = match self.command(&said) {
             Command::Mine(text) => (text, true),
@@ -93,6 +98,8 @@ impl Reader<'_> {
             reply_to,
             mentions_me: for_me || answers_me || self.named(raw, entities),
             space: None,
+            roles: Vec::new(),
+            needs_mention: false,
             edited,
         };
         let album = message.media_group_id.as_ref().map(|group| format!("{}:{group}", message.chat.id));
@@ -121,7 +128,9 @@ impl Reader<'_> {
         let (Some(message), Some(data)) = (&query.message, &query.data) else { return Received::Nothing };
         let press = Press {
             from: self.address(message),
+            kind: kind(&message.chat),
             sender: person(&query.from),
+            refused: false,
             message_id: message.message_id.to_string(),
             data: data.clone(),
         };
@@ -159,7 +168,11 @@ impl Reader<'_> {
         if message.is_topic_message && message.message_thread_id == Some(reply.message_id) {
             return None;
         }
-        let text = message.quote.as_ref().map(|quote| quote.text.clone()).unwrap_or_else(|| words(reply));
+        let said = || match (words(reply), media::of(reply).first()) {
+            (words, Some(file)) if words.is_empty() => format!("[{}]", file.what),
+            (words, _) => words,
+        };
+        let text = message.quote.as_ref().map(|quote| quote.text.clone()).unwrap_or_else(said);
         Some(Quoted {
             message_id: reply.message_id.to_string(),
             text,

@@ -55,7 +55,7 @@ impl GroupPolicy {
 /// A list of senders.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowList {
-    /// Without the channel's prefix; names with their `@`, in lower case.
+    /// Without the channel's prefix, in lower case.
     pub entries: Vec<String>,
 }
 
@@ -68,8 +68,11 @@ impl AllowList {
                 None => entries.push(normal(channel, &text)),
                 Some(name) => {
                     let group = document.get("accessGroups").and_then(|groups| groups.entry(name));
-                    let members = group.and_then(|group| group.entry("members")).and_then(|all| all.entry(channel));
-                    entries.extend(members.map(texts).unwrap_or_default().iter().map(|text| normal(channel, text)));
+                    let members = group.and_then(|group| group.entry("members"));
+                    for key in [channel, "*"] {
+                        let members = members.and_then(|members| members.entry(key)).map(texts).unwrap_or_default();
+                        entries.extend(members.iter().map(|text| normal(channel, text)));
+                    }
                 }
             }
         }
@@ -81,16 +84,15 @@ impl AllowList {
         self.entries.iter().any(|entry| entry == "*")
     }
 
-    /// True when the sender is in it by id, by a name that was written with `@`, or by `*`.
+    /// True when the sender is in it by id or by `*`. Names do not count: whoever takes one over would be let in.
     pub fn has(&self, sender: &Sender) -> bool {
-        let name = sender.username.as_ref().map(|name| format!("@{}", name.to_lowercase()));
-        let fits = |entry: &String| entry == "*" || *entry == sender.id || Some(entry) == name.as_ref();
-        self.entries.iter().any(fits)
+        self.entries.iter().any(|entry| entry == "*" || *entry == sender.id)
     }
 
-    /// Entries that are names: whoever takes such a name over is let in.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.entries.iter().map(String::as_str).filter(|entry| entry.starts_with('@'))
+    /// Entries that let nobody in, since they are no ids: names, mostly.
+    pub fn idle(&self) -> impl Iterator<Item = &str> {
+        let is_id = |entry: &&str| *entry != "*" && !entry.bytes().all(|b| b.is_ascii_digit());
+        self.entries.iter().map(String::as_str).filter(is_id)
     }
 }
 
@@ -106,7 +108,10 @@ fn normal(channel: &str, entry: &str) -> String {
     let prefixes = [channel, short].map(|prefix| format!("{prefix}:"));
     let rest = prefixes.iter().find_map(|prefix| lower.strip_prefix(prefix.as_str()));
     let rest = rest.unwrap_or(&lower);
-    rest.strip_prefix("user:").unwrap_or(rest).to_owned()
+    let rest = rest.strip_prefix("user:").unwrap_or(rest);
+    // As Discord writes a mention.
+    let mention = rest.strip_prefix("<@").and_then(|rest| rest.strip_suffix('>'));
+    mention.map_or(rest, |id| id.trim_start_matches('!')).to_owned()
 }
 
 /// What holds for direct messages.
@@ -125,8 +130,9 @@ impl Direct {
         let off = nested("enabled").and_then(Node::as_bool) == Some(false);
         let policy = if off { Some(DmPolicy::Disabled) } else { policy.and_then(DmPolicy::parse) };
         let list = |node: Option<&Node>| node.map(|node| AllowList::read(document, channel, node));
-        let root = list(section.root("allowFrom"));
-        let own = list(section.own("allowFrom"));
+        let older = |dm: Option<&Node>| list(dm.and_then(|dm| dm.entry("allowFrom")));
+        let root = list(section.root("allowFrom")).or_else(|| older(section.root("dm")));
+        let own = list(section.own("allowFrom")).or_else(|| older(section.own("dm")));
         let allow = match (own, root) {
             // A channel that names people stays closed, whatever one of its accounts says.
             (Some(own), Some(root)) if own.everybody() && !root.everybody() && !root.entries.is_empty() => {
@@ -135,7 +141,7 @@ impl Direct {
             }
             (Some(own), _) => own,
             (None, Some(root)) => root,
-            (None, None) => list(nested("allowFrom")).unwrap_or_default(),
+            (None, None) => AllowList::default(),
         };
         Self { policy: policy.unwrap_or(DmPolicy::Pairing), allow }
     }
@@ -184,6 +190,12 @@ impl Group {
             extra_system: find("systemPrompt").and_then(Node::as_str).map(str::to_owned),
         }
     }
+}
+
+/// `groupAllowFrom` of an account, when there is one.
+pub fn group_senders(document: &Document, channel: &str, account: &str) -> Option<AllowList> {
+    let section = Section::new(document, channel, account);
+    section.get("groupAllowFrom").map(|node| AllowList::read(document, channel, node))
 }
 
 /// Entries that speak about a chat, the nearest first.

@@ -7,6 +7,7 @@ use openclaw_channels::{
     channel::{Inbox, NotKept, Press, PressAnswer, Status},
     message::{Address, ChatKind, Inbound, Outbound},
 };
+use openclaw_config::document::Document;
 use openclaw_protocol::{ErrorCode, ErrorShape, ScopeSet};
 
 use super::{
@@ -91,7 +92,12 @@ impl Inbox for GatewayInbox {
     fn wants_media(&self, message: &Inbound) -> bool {
         let Ok(gateway) = self.gateway() else { return false };
         let document = Arc::clone(&gateway.runtime.load().config);
-        let facts = Facts { paired: gateway.channels.is_known(&message.from, &message.sender.id), addressed: true };
+        let group = (message.kind != ChatKind::Direct).then(|| Group::read(&document, message));
+        let routed = route::route(&document, message, group.as_ref());
+        let facts = Facts {
+            paired: gateway.channels.is_known(&message.from, &message.sender.id),
+            addressed: is_addressed(&document, message, routed.ok().as_ref()),
+        };
         matches!(policy::judge(&document, message, facts), Verdict::Admit)
     }
 
@@ -126,10 +132,7 @@ async fn take(gateway: &Arc<Gateway>, message: Inbound) -> Result<(), NotKept> {
     let paired = message.kind == ChatKind::Direct && is_paired(gateway, &from, &message.sender.id).await?;
     let group = (message.kind != ChatKind::Direct).then(|| Group::read(document, &message));
     let routed = route::route(document, &message, group.as_ref());
-    let agent = routed.as_ref().map_or("main", |route| route.agent.as_str());
-    let is_command = command::parse(&message.text).is_some();
-    let addressed =
-        message.mentions_me || is_command || (group.is_some() && mention::matches(document, &message, agent));
+    let addressed = is_addressed(document, &message, routed.as_ref().ok());
     let commit =
         async |changes: Vec<ChannelChange>| gateway.store.commit(changes).await.map_err(|error| unsaved(&error));
     match policy::judge(document, &message, Facts { paired, addressed }) {
@@ -170,6 +173,14 @@ async fn take(gateway: &Arc<Gateway>, message: Inbound) -> Result<(), NotKept> {
             }
         },
     }
+}
+
+/// True when it names the bot, answers it, is a command, or matches a mention pattern of the agent.
+fn is_addressed(document: &Document, message: &Inbound, route: Option<&route::Route>) -> bool {
+    let agent = route.map_or("main", |route| route.agent.as_str());
+    message.mentions_me
+        || command::parse(&message.text).is_some()
+        || (message.kind != ChatKind::Direct && mention::matches(document, message, agent))
 }
 
 async fn is_paired(gateway: &Gateway, from: &Address, sender: &str) -> Result<bool, NotKept> {
@@ -244,9 +255,12 @@ async fn pressed(gateway: &Arc<Gateway>, press: Press) -> Result<PressAnswer, No
             return Ok(answer);
         }
     }
-    let direct = press.from.chat == press.sender.id;
+    let refused = || PressAnswer { toast: Some("You may not use this button.".to_owned()), replace: None };
+    if press.refused {
+        return Ok(refused());
+    }
     let message = Inbound {
-        kind: if direct { ChatKind::Direct } else { ChatKind::Group },
+        kind: press.kind,
         chat_title: None,
         // The same button pressed twice by the same person is pressed once.
         arrival: format!("press:{}:{}:{}", press.message_id, press.sender.id, press.data),
@@ -257,15 +271,17 @@ async fn pressed(gateway: &Arc<Gateway>, press: Press) -> Result<PressAnswer, No
         reply_to: None,
         mentions_me: true,
         space: None,
+        roles: Vec::new(),
+        needs_mention: false,
         edited: false,
         from: press.from,
         sender: press.sender,
     };
     let document = Arc::clone(&gateway.runtime.load().config);
-    let paired = direct && is_paired(gateway, &message.from, &message.sender.id).await?;
+    let paired = message.kind == ChatKind::Direct && is_paired(gateway, &message.from, &message.sender.id).await?;
     let verdict = policy::judge(&document, &message, Facts { paired, addressed: true });
     if verdict != Verdict::Admit {
-        return Ok(PressAnswer { toast: Some("You may not use this button.".to_owned()), replace: None });
+        return Ok(refused());
     }
     take(gateway, message).await.map(|()| PressAnswer::default())
 }

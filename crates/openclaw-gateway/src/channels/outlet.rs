@@ -81,8 +81,10 @@ impl Deliver for Outlet {
         let runtime = gateway.runtime.load();
         let streaming = Section::new(&runtime.config, &to.channel, &to.account).get("streaming");
         let mode = streaming.and_then(|node| node.entry("mode").and_then(Node::as_str).or_else(|| node.as_str()));
+        // The older form of `partial`.
+        let flag = streaming.and_then(Node::as_bool) == Some(true);
         // `progress`, the default, shows that something is written, and the answer when it is whole.
-        matches!(mode, Some("partial" | "block"))
+        flag || matches!(mode, Some("partial" | "block"))
     }
 
     fn edit<'a>(
@@ -114,13 +116,19 @@ fn reply_mode(gateway: &Gateway, to: &Address) -> ReplyMode {
     }
 }
 
-/// Takes `[[reply_to_current]]` and `[[reply_to:<id>]]` out of a reply. True when it names what it answers.
+/// Takes `[[reply_to_current]]`, `[[reply_to:<id>]]` and `[[audio_as_voice]]` out of a reply. True when it names what it
+/// answers.
 fn untag(message: &Outbound) -> (Outbound, bool) {
     let mut message = message.clone();
     if message.styles.is_some() {
         return (message, false);
     }
     let mut tagged = false;
+    const VOICE: &str = "[[audio_as_voice]]";
+    if message.text.contains(VOICE) {
+        message.text = message.text.replace(VOICE, "");
+        message.hints.as_voice = true;
+    }
     while let Some(start) = message.text.find("[[reply_to") {
         let Some(end) = message.text[start..].find("]]").map(|end| start + end) else { break };
         let tag = message.text[start + 2..end].to_owned();
@@ -154,5 +162,6 @@ mod tests {
         check("[[reply_to:77]]hello", "hello", Some("77"), true);
         check("see [[reply_tomorrow]]", "see [[reply_tomorrow]]", Some("5"), false);
         check("open [[reply_to", "open [[reply_to", Some("5"), false);
+        check("[[audio_as_voice]] listen", "listen", Some("5"), false);
     }
 }

@@ -31,7 +31,8 @@ pub struct Facts {
 pub fn judge(document: &Document, message: &Inbound, facts: Facts) -> Verdict {
     // Guilds have rules of their own (roles, slugs, loops of bots), which the channel has applied.
     if message.from.channel == openclaw_channels::discord::ID && message.kind != ChatKind::Direct {
-        return if message.edited { Verdict::Observe } else { Verdict::Admit };
+        let aside = message.edited || (message.needs_mention && !facts.addressed);
+        return if aside { Verdict::Observe } else { Verdict::Admit };
     }
     // Two bots that answer each other never end.
     if message.sender.is_bot {
@@ -115,6 +116,8 @@ mod tests {
             reply_to: None,
             mentions_me: false,
             space: None,
+            roles: Vec::new(),
+            needs_mention: false,
             edited: false,
         }
     }
@@ -132,7 +135,8 @@ mod tests {
     fn direct_messages() {
         let check = |telegram: &str, paired: bool, expected: &str| {
             let document = document(&format!(
-                "channels: {{telegram: {{{telegram}}}}}, accessGroups: {{ops: {{members: {{telegram: ['7']}}}}}}"
+                "channels: {{telegram: {{{telegram}}}}}, accessGroups: {{ops: {{members: {{telegram: ['7']}}}}, \
+                 all: {{members: {{'*': ['7']}}}}}}"
             ));
             let facts = Facts { paired, addressed: false };
             let verdict = judge(&document, &message(ChatKind::Direct, "7", "7"), facts);
@@ -143,11 +147,14 @@ mod tests {
         check("dmPolicy: 'pairing', allowFrom: [7]", false, "admit");
         check("dmPolicy: 'pairing', allowFrom: ['telegram:7']", false, "admit");
         check("dmPolicy: 'pairing', allowFrom: ['TG:7']", false, "admit");
-        check("dmPolicy: 'pairing', allowFrom: ['@ada_l']", false, "admit");
+        // A name can change hands; only the number stays somebody's.
+        check("dmPolicy: 'pairing', allowFrom: ['@ada_l']", false, "pair");
         check("dmPolicy: 'pairing', allowFrom: ['ada_l']", false, "pair");
         check("dmPolicy: 'pairing', allowFrom: ['77']", false, "pair");
         check("dmPolicy: 'allowlist', allowFrom: ['7']", false, "admit");
         check("dmPolicy: 'allowlist', allowFrom: ['accessGroup:ops']", false, "admit");
+        check("dmPolicy: 'allowlist', allowFrom: ['accessGroup:all']", false, "admit");
+        check("dmPolicy: 'allowlist', allowFrom: ['accessGroup:nobody']", false, "refuse");
         // An approval given while the policy was another one opens no list.
         check("dmPolicy: 'allowlist', allowFrom: ['8']", true, "refuse");
         check("dmPolicy: 'allowlist'", false, "refuse");
@@ -194,6 +201,21 @@ mod tests {
         check("groups: {'-100': {topics: {'42': {requireMention: false}}}}, groupAllowFrom: ['7']", false, "admit");
         check("groups: {'-100': {topics: {'*': {enabled: false}}}}, groupAllowFrom: ['7']", true, "refuse");
         check("groups: {'-100': {}}, groupAllowFrom: ['7'], accounts: {default: {groups: {}}}", true, "refuse");
+    }
+
+    /// The channel has judged server, room and sender; whether a name was called is judged here.
+    #[test]
+    fn discord_servers() {
+        let document = document("channels: {discord: {}}");
+        let check = |needs_mention: bool, addressed: bool, expected: &str| {
+            let mut message = message(ChatKind::Channel, "7", "5");
+            message.from.channel = "discord".into();
+            message.needs_mention = needs_mention;
+            assert_eq!(word(&judge(&document, &message, Facts { paired: false, addressed })), expected);
+        };
+        check(false, false, "admit");
+        check(true, false, "observe");
+        check(true, true, "admit");
     }
 
     #[test]

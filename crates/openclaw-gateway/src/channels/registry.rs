@@ -215,8 +215,11 @@ impl Channels {
             if let Some(error) = &view.error
                 && view.enabled
             {
-                let kind = if view.state == Health::Failed { "auth" } else { "runtime" };
-                add(kind, error.clone(), Some(format!("openclaw channels status --probe --channel {channel}")));
+                let (kind, fix) = match view.state {
+                    Health::Failed => ("auth", format!("openclaw channels add {channel} --account {account}")),
+                    _ => ("runtime", format!("openclaw channels status --probe --channel {channel}")),
+                };
+                add(kind, error.clone(), Some(fix));
             }
             if let Some(why) = &view.unrouted {
                 add("config", why.clone(), Some("openclaw config set bindings '[…]' --merge".to_owned()));

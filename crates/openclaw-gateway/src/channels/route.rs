@@ -117,7 +117,8 @@ fn linked(document: &Document, channel: &str, sender: &str) -> Option<String> {
     links.iter().find(|(_, node)| holds(node)).map(|(name, _)| normal(name))
 }
 
-/// The binding that fits best: the chat, its parent, any chat of the kind, the guild, the account, the channel.
+/// The binding that fits best: the chat, its parent, any chat of the kind, a role in the guild, the guild, the account, the
+/// channel.
 fn binding<'a>(document: &'a Document, message: &Inbound) -> Option<&'a Node> {
     let all = document.get("bindings").and_then(Node::as_array).unwrap_or_default();
     // Bindings to programs of another kind ("acp") are not ours.
@@ -143,8 +144,7 @@ fn rank(document: &Document, binding: &Node, message: &Inbound) -> Option<u8> {
         None if Section::default_account(document, &from.channel) == from.account => 5,
         _ => return None,
     };
-    // Roles are not known here, so a binding that asks for some cannot be said to fit.
-    if wanted.entry("teamId").is_some() || wanted.entry("roles").is_some() {
+    if wanted.entry("teamId").is_some() {
         return None;
     }
     let mut rank = account_rank;
@@ -153,6 +153,13 @@ fn rank(document: &Document, binding: &Node, message: &Inbound) -> Option<u8> {
             return None;
         }
         rank = 4;
+    }
+    if let Some(roles) = wanted.entry("roles") {
+        let has = |role: &Node| role.as_str().is_some_and(|role| message.roles.iter().any(|own| own == role));
+        if !roles.as_array().is_some_and(|roles| roles.iter().any(has)) {
+            return None;
+        }
+        rank = 3;
     }
     let Some(peer) = wanted.entry("peer") else { return Some(rank) };
     let kind = match peer.entry("kind").and_then(Node::as_str)? {
@@ -220,6 +227,8 @@ mod tests {
             reply_to: None,
             mentions_me: false,
             space: Some("900".into()),
+            roles: vec!["44".into()],
+            needs_mention: false,
             edited: false,
         }
     }
@@ -284,6 +293,24 @@ mod tests {
         check(&[bind("c", "peer: {kind: 'dm', id: 7}")], &dm, "c");
         check(&[bind("c", "accountId: 'work'")], &dm, "a");
         check(&[bind("c", "")], &dm, "c");
+    }
+
+    #[test]
+    fn roles_have_agents() {
+        let room = message("discord", ChatKind::Channel, "55", None);
+        let check = |bindings: &str, expected: &str| {
+            let agents = "agents: {entries: {a: {default: true}, b: {}, c: {}}}, channels: {discord: {}}";
+            let config = document(&format!("{agents}, bindings: [{bindings}]"));
+            assert_eq!(route(&config, &room, None).map(|route| route.agent).as_deref(), Ok(expected), "{bindings}");
+        };
+        let by = |agent: &str, wanted: &str| format!("{{agentId: '{agent}', match: {{channel: 'discord', {wanted}}}}}");
+        let guild = by("b", "guildId: '900'");
+        check(&guild, "b");
+        check(&by("c", "guildId: '901'"), "a");
+        check(&format!("{guild}, {}", by("c", "guildId: '900', roles: ['44']")), "c");
+        check(&format!("{guild}, {}", by("c", "guildId: '900', roles: ['45']")), "b");
+        check(&by("c", "guildId: '900', roles: []"), "a");
+        check(&format!("{}, {}", by("c", "roles: ['44']"), by("b", "peer: {kind: 'channel', id: '55'}")), "b");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use serde_json::json;
 use super::registry::{Call, Registry};
 use crate::{
     channels::{
-        access::{self, Direct, DmPolicy},
+        access::{self, AllowList, Direct, DmPolicy},
         kinds,
         pairing::{self, Allowed, Pending},
         registry::{self, Health, View},
@@ -287,11 +287,26 @@ fn config_issues(document: &openclaw_config::Document) -> Vec<openclaw_protocol:
                     format!("openclaw config set channels.{channel}.allowFrom '[\"<your id>\"]'"),
                 );
             }
-            for name in direct.allow.names() {
+            for name in direct.allow.idle() {
                 add(
-                    format!("allowFrom has the name {name}; whoever takes it over is let in"),
+                    format!(
+                        "allowFrom has \"{name}\", which is no user id and lets nobody in (names can change hands)"
+                    ),
                     format!("openclaw config set channels.{channel}.allowFrom '[\"<the numeric id>\"]'"),
                 );
+            }
+            for entry in access::group_senders(document, channel, &account).iter().flat_map(AllowList::idle) {
+                let (what, fix) = match entry.strip_prefix('-') {
+                    Some(id) if id.bytes().all(|b| b.is_ascii_digit()) => (
+                        "which is a group; groups go under groups",
+                        format!("channels.{channel}.groups.{entry} '{{}}'"),
+                    ),
+                    _ => (
+                        "which is no user id and lets nobody in",
+                        format!("channels.{channel}.groupAllowFrom '[\"<the numeric id>\"]'"),
+                    ),
+                };
+                add(format!("groupAllowFrom has \"{entry}\", {what}"), format!("openclaw config set {fix}"));
             }
         }
     }
