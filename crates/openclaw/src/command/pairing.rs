@@ -77,9 +77,12 @@ pub struct Approve {
     /// Only this account of the channel
     #[arg(long, value_name = "ID")]
     pub account: Option<String>,
-    /// Tell the person in the chat
-    #[arg(long)]
+    /// Tell the person in the chat; this is done anyway
+    #[arg(long, hide = true)]
     pub notify: bool,
+    /// Do not tell the person in the chat
+    #[arg(long, conflicts_with = "notify")]
+    pub no_notify: bool,
     #[command(flatten)]
     pub at: TargetArgs,
 }
@@ -223,7 +226,7 @@ fn approve(context: &Context, args: &Approve) -> Outcome {
         };
         let first_owner = !list.command_owner_configured;
         let mut params = json!({"channel": request.channel, "accountId": request.account_id,
-            "requestId": request.request_id, "notify": args.notify});
+            "requestId": request.request_id, "notify": !args.no_notify});
         if first_owner {
             // Without an owner nobody could command the agent from a chat: the first one who is let in is it.
             params["bootstrapCommandOwner"] = json!(true);

@@ -4,6 +4,7 @@ use std::io::{self, BufRead as _, IsTerminal as _};
 
 use openclaw_channels::{
     channel::{Channel as _, SendError},
+    discord,
     section::{DEFAULT_ACCOUNT, Section},
     telegram,
 };
@@ -35,6 +36,17 @@ pub fn run(context: &Context, args: &Add) -> Outcome {
     let channel = channel(context, &args.which)?;
     let label = kinds::label(&channel).unwrap_or("");
     let account = account(&args.which)?.unwrap_or_else(|| DEFAULT_ACCOUNT.to_owned());
+    // Before a token is asked for.
+    let listed = Section::new(&document, &channel, &account).get("allowFrom").is_some() || !args.allow_from.is_empty();
+    let who = match args.dm_policy {
+        Some(DmPolicy::Open) if !args.allow_from.iter().any(|id| id == "*") => Some(("open", "*")),
+        Some(DmPolicy::Allowlist) if !listed => Some(("allowlist", "ID")),
+        _ => None,
+    };
+    if let Some((policy, id)) = who {
+        return Err(Failure::new(format!("--dm-policy {policy} lets nobody in without saying who may write."))
+            .detail(format!("Add: --allow-from '{id}'")));
+    }
     let credential = credential(args, &channel, &account, label)?;
 
     // The default account lives at the channel itself, unless there is an entry for it.
@@ -63,7 +75,11 @@ pub fn run(context: &Context, args: &Add) -> Outcome {
                 edits.push(Edit::Unset { path: base.child(token_key) });
             }
         }
-        Credential::Environment => {}
+        // What the config says would win over it.
+        Credential::Environment => {
+            let written = [token_key, "tokenFile"].into_iter().filter(|key| present(key));
+            edits.extend(written.map(|key| Edit::Unset { path: base.child(key) }));
+        }
     }
     if let Some(policy) = args.dm_policy {
         edits.push(set("dmPolicy", json!(policy.as_str())));
@@ -74,7 +90,14 @@ pub fn run(context: &Context, args: &Add) -> Outcome {
     if let Some(root) = &args.api_root {
         edits.push(set("apiRoot", json!(root)));
     }
-    let name = match args.no_verify {
+    let variable = if channel == telegram::ID { "TELEGRAM_BOT_TOKEN" } else { "DISCORD_BOT_TOKEN" };
+    let elsewhere = args.use_env && context.env.get(variable).is_none_or(|token| token.trim().is_empty());
+    if elsewhere {
+        output::note(format!(
+            "! {variable} is not set here, so the token was not tried. The gateway needs it in its own environment."
+        ));
+    }
+    let name = match args.no_verify || elsewhere {
         true => None,
         false => verify(context, &edits, &channel, &account)?,
     };
@@ -155,7 +178,7 @@ fn prompt(label: &str) -> Result<String, Failure> {
     Ok(line)
 }
 
-/// Checks the settings as they would be, and asks Telegram who the bot is. A network that is down stops nothing.
+/// Checks the settings as they would be, and asks the service who the bot is. A network that is down stops nothing.
 fn verify(context: &Context, edits: &[Edit], channel: &str, account: &str) -> Result<Option<String>, Failure> {
     let options = Options { dry_run: true, ..Options::default() };
     let planned = Editor::new(&context.paths, &context.env).apply(edits, &options);
@@ -167,13 +190,18 @@ fn verify(context: &Context, edits: &[Edit], channel: &str, account: &str) -> Re
             .detail(inert(&why).into_owned())
             .detail("Nothing was changed.")
     })?;
-    let kinds::Settings::Telegram(config) = settings else { return Ok(None) };
-    let bot = telegram::Telegram::new(config).map_err(Failure::new)?;
-    let probed = block_on(async { Ok(bot.probe().await) })?;
+    let probed = match settings {
+        kinds::Settings::Telegram(config) => {
+            let bot = telegram::Telegram::new(config).map_err(Failure::new)?;
+            block_on(async { Ok(bot.probe().await) })?
+        }
+        kinds::Settings::Discord(settings) => block_on(async { Ok(discord::probe(&settings).await) })?,
+    };
     match probed {
         Ok(name) => Ok(Some(name)),
         Err(SendError::NotSent { why, .. }) if why.contains("401") || why.contains("404") => {
-            Err(Failure::new("Telegram does not accept this token.")
+            let label = kinds::label(channel).unwrap_or(channel);
+            Err(Failure::new(format!("{label} does not accept this token."))
                 .detail(inert(&why).into_owned())
                 .detail("Nothing was changed."))
         }
