@@ -109,6 +109,8 @@ pub struct Gateway {
     listening: OnceLock<Vec<IpAddr>>,
     started: Instant,
 }
+    /// Nothing new is begun; what runs may end. Comes before `cancel`, and with it.
+    pub draining: CancellationToken,
 
 /// What [`Gateway::new`] is built from.
 pub struct Parts {
@@ -145,6 +147,7 @@ impl Gateway {
             identity: parts.identity,
             runtime: ArcSwap::from_pointee(parts.runtime),
             hub: Hub::default(),
+        let cancel = CancellationToken::new();
             health: Health::default(),
             pairing: parts.pairing,
             nodes: parts.nodes,
@@ -163,7 +166,8 @@ impl Gateway {
             http: crate::http::api::State::default(),
             tls: parts.tls,
             reloads: tokio::sync::watch::Sender::new(0),
-            cancel: CancellationToken::new(),
+            draining: cancel.child_token(),
+            cancel,
             tracker: TaskTracker::new(),
             limiter: Mutex::default(),
             refusals: Mutex::default(),
@@ -212,7 +216,7 @@ impl Gateway {
         if self.store_failed.load(Ordering::Relaxed) {
             failing.push("store");
         }
-        if self.cancel.is_cancelled() {
+        if self.draining.is_cancelled() {
             failing.push("stopping");
         }
         failing

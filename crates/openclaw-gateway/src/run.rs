@@ -342,7 +342,7 @@ async fn accept_tcp(gateway: Arc<Gateway>, listener: TcpListener) {
     loop {
         let accepted = tokio::select! {
             biased;
-            () = gateway.cancel.cancelled() => return,
+            () = gateway.draining.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -362,7 +362,7 @@ async fn accept_owner(gateway: Arc<Gateway>, listener: UnixListener) {
     loop {
         let accepted = tokio::select! {
             biased;
-            () = gateway.cancel.cancelled() => return,
+            () = gateway.draining.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -481,8 +481,27 @@ async fn wait_for_stop(gateway: &Arc<Gateway>) {
     }
 }
 
-/// Tells everyone, lets accepted work end, and closes the database last.
+/// Another signal to stop.
+async fn again() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Lets runs and their replies end, tells everyone, lets the rest end, and closes the database last. What does not end in
+/// time goes on after the next start; a second signal means that nobody wants to wait.
 async fn drain(gateway: &Arc<Gateway>) {
+    gateway.draining.cancel();
+    tokio::select! {
+        () = gateway.runs.quiet() => {}
+        () = again() => tracing::info!("stopping at once (a second signal)"),
+        () = tokio::time::sleep(DRAIN) => tracing::warn!("runs did not end in time; they go on after the next start"),
+    }
     gateway.hub.broadcast(event::SHUTDOWN, &json!({"reason": "gateway stopping"}));
     gateway.hub.close_all(&CloseReason::SERVICE_RESTART);
     gateway.cancel.cancel();

@@ -44,7 +44,7 @@ impl GatewayInbox {
 
     fn gateway(&self) -> Result<Arc<Gateway>, NotKept> {
         let stopping = || NotKept("the gateway is stopping".to_owned());
-        self.gateway.upgrade().filter(|gateway| !gateway.cancel.is_cancelled()).ok_or_else(stopping)
+        self.gateway.upgrade().filter(|gateway| !gateway.draining.is_cancelled()).ok_or_else(stopping)
     }
 }
 

@@ -41,6 +41,18 @@ impl Outlet {
 }
 
 impl Deliver for Outlet {
+    fn present<'a>(&'a self, to: &'a Address) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let Some(gateway) = self.gateway.upgrade() else { return };
+            let mut starts = gateway.channels.starts();
+            while gateway.channels.handle(&to.channel, &to.account).is_none() {
+                if starts.changed().await.is_err() {
+                    return;
+                }
+            }
+        })
+    }
+
     fn pieces(&self, to: &Address, message: &Outbound) -> Vec<Outbound> {
         let Ok((gateway, channel)) = self.channel(to) else { return vec![message.clone()] };
         let (message, tagged) = untag(message);

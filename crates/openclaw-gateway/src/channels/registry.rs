@@ -40,6 +40,8 @@ pub struct Channels {
     /// Senders that were let in; the store decides, this only saves questions.
     known: Mutex<HashSet<(String, String, String)>>,
     presses: Mutex<Vec<Arc<dyn super::inbox::Presses>>>,
+    /// Counts the accounts that were started.
+    starts: tokio::sync::watch::Sender<u64>,
 }
 
 /// Channel and account.
@@ -121,6 +123,11 @@ impl Channels {
     /// The way to an account's service.
     pub fn handle(&self, channel: &str, account: &str) -> Option<Handle> {
         self.lock().get(&(channel.to_owned(), account.to_owned()))?.handle.clone()
+    }
+
+    /// Changes with every account that starts.
+    pub fn starts(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.starts.subscribe()
     }
 
     /// All accounts, by channel and name.
@@ -354,7 +361,10 @@ fn start(gateway: &Arc<Gateway>, name: &Name, settings: Settings) {
     (slot.view.mode, slot.view.token_source) = (Some(settings.mode()), Some(settings.token_source()));
     slot.settings = Some(settings);
     match started {
-        Ok(handle) => slot.handle = Some(handle),
+        Ok(handle) => {
+            slot.handle = Some(handle);
+            gateway.channels.starts.send_modify(|starts| *starts += 1);
+        }
         Err(why) => {
             tracing::warn!(channel = %name.0, account = %name.1, "not started: {why}");
             (slot.view.state, slot.view.error) = (Health::Failed, Some(why));

@@ -274,7 +274,7 @@ fn lanes(gateway: &Gateway) -> LanesReport {
         queued_count: count(figures.waiting),
         active_count: count(figures.running),
         max_concurrent: count(figures.max_concurrent),
-        draining: gateway.cancel.is_cancelled(),
+        draining: gateway.draining.is_cancelled(),
         generation: 0,
         blocked_by: None,
     };

@@ -26,6 +26,13 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 /// How long a reply is tried: a day.
 const PATIENCE: Duration = Duration::from_secs(24 * 3600);
+/// How often a notice is sent when nobody knows whether it arrived: it does no harm twice.
+const NOTICES: u32 = 3;
+/// How long an account may take to start before that counts as a failure to send.
+const START: Duration = Duration::from_secs(30);
+
+/// Tries to finish a message that was shown early, before the reply is sent as a new one.
+const MAX_EDITS: u32 = 3;
 
 const AFTER_CRASH: &str =
     "The gateway restarted while it was sending my last reply, so it may not have arrived. /last shows it.";
@@ -87,6 +94,7 @@ pub fn enqueue(gateway: &Arc<Gateway>, job: Job) {
         while let Some(job) = next {
             if bring(&gateway, job).await.is_err() {
                 // The gateway stops; the disk knows where each of them is.
+                gateway.runs.deliveries.lock().remove(&to);
                 return;
             }
             let mut waiting = gateway.runs.deliveries.lock();
@@ -107,6 +115,24 @@ impl From<StoreError> for Stopping {
             tracing::error!(%error, "how far a reply travelled was not saved; it waits for the next start");
         }
         Self
+    }
+}
+
+/// Waits for the account that leads to the chat.
+async fn present(gateway: &Gateway, deliver: &dyn Deliver, to: &Address) -> Result<(), Stopping> {
+    tokio::select! {
+        biased;
+        // What is there at once is there, also while the gateway stops.
+        _ = tokio::time::timeout(START, deliver.present(to)) => Ok(()),
+        () = gateway.draining.cancelled() => Err(Stopping),
+    }
+}
+
+/// Between two tries. Whoever stops the gateway does not wait for the next one.
+async fn pause(gateway: &Gateway, time: Duration) -> Result<(), Stopping> {
+    tokio::select! {
+        () = gateway.draining.cancelled() => Err(Stopping),
+        () = tokio::time::sleep(time) => Ok(()),
     }
 }
 
@@ -136,18 +162,34 @@ async fn bring(gateway: &Arc<Gateway>, job: Job) -> Result<(), Stopping> {
         Delivery::Preview { message_id } => (0, Vec::new(), message_id),
         Delivery::Pending { piece, sent, preview } => (piece, sent, preview),
     };
+    present(gateway, &*deliver, &job.to).await?;
     let text = job.outcome.reply().unwrap_or_default();
     let media = job.outcome.media.clone();
     let message = Outbound { text, media, reply_to: job.reply_to.clone(), ..Outbound::default() };
-    let mut progress =
-        Progress { gateway, deliver: &*deliver, job: &job, sent, wait: FIRST_WAIT, waited: Duration::ZERO };
+    // What was shown early is a text and can become no file: the text is finished there, and the files follow.
+    let parts = match preview.is_some() && !message.media.is_empty() && !message.text.trim().is_empty() {
+        true => {
+            let files = Outbound { text: String::new(), ..message.clone() };
+            vec![Outbound { media: Vec::new(), ..message }, files]
+        }
+        false => vec![message],
+    };
+    let mut progress = Progress {
+        gateway,
+        deliver: &*deliver,
+        job: &job,
+        sent,
+        preview,
+        edits: 0,
+        wait: FIRST_WAIT,
+        waited: Duration::ZERO,
+    };
     let mut number = first;
     loop {
         // Cut anew each time: a channel that was not there may be back, and knows how long a message may be.
-        let pieces = deliver.pieces(&job.to, &message);
+        let pieces: Vec<Outbound> = parts.iter().flat_map(|part| deliver.pieces(&job.to, part)).collect();
         let Some(piece) = pieces.get(number) else { break };
-        let preview = preview.as_deref().filter(|_| number == 0);
-        match progress.piece(number, piece, preview).await? {
+        match progress.piece(number, piece).await? {
             Step::Sent => number += 1,
             Step::Again => {}
             Step::GaveUp => return Ok(()),
@@ -169,21 +211,26 @@ struct Progress<'a> {
     deliver: &'a dyn Deliver,
     job: &'a Job,
     sent: Vec<String>,
+    /// A message sent early, which becomes the first piece.
+    preview: Option<String>,
+    /// Tries of that which failed.
+    edits: u32,
     wait: Duration,
     /// In all, since something was sent last.
     waited: Duration,
 }
 
 impl Progress<'_> {
-    async fn piece(&mut self, number: usize, piece: &Outbound, preview: Option<&str>) -> Result<Step, Stopping> {
+    async fn piece(&mut self, number: usize, piece: &Outbound) -> Result<Step, Stopping> {
         let (gateway, job) = (self.gateway, self.job);
+        let preview = self.preview.clone().filter(|_| number == 0);
         if gateway.cancel.is_cancelled() {
             return Err(Stopping);
         }
         let tried = match preview {
             // An edit can be repeated as often as it takes.
-            Some(id) => match self.deliver.edit(&job.to, id, piece).await {
-                Ok(()) => Ok(vec![id.to_owned()]),
+            Some(id) => match self.deliver.edit(&job.to, &id, piece).await {
+                Ok(()) => Ok(vec![id]),
                 Err(SendError::Unknown { why }) => Err(SendError::NotSent { why, retry_after: None }),
                 Err(error) => Err(error),
             },
@@ -218,27 +265,51 @@ impl Progress<'_> {
             note(gateway, &job.run_id, Delivery::Failed { piece: number, why }).await?;
             return Ok(Step::GaveUp);
         }
-        let pending = Delivery::Pending { piece: number, sent: self.sent.clone(), preview: preview.map(str::to_owned) };
-        note(gateway, &job.run_id, pending).await?;
-        let pause = retry_after.unwrap_or(self.wait).max(FIRST_WAIT);
-        tracing::warn!(run = job.run_id.0, channel = job.to.channel, "a reply waits {pause:?}: {why}");
-        tokio::select! {
-            () = gateway.cancel.cancelled() => return Err(Stopping),
-            () = tokio::time::sleep(pause) => {}
+        if number == 0 && self.preview.is_some() && retry_after.is_none() {
+            self.edits += 1;
+            if self.edits >= MAX_EDITS {
+                // Somebody deleted it, perhaps. The reply matters more than the place.
+                self.preview = None;
+            }
         }
-        self.waited += pause;
+        let pending = Delivery::Pending { piece: number, sent: self.sent.clone(), preview: self.preview.clone() };
+        note(gateway, &job.run_id, pending).await?;
+        let time = retry_after.unwrap_or(self.wait).max(FIRST_WAIT);
+        tracing::warn!(run = job.run_id.0, channel = job.to.channel, "a reply waits {time:?}: {why}");
+        pause(gateway, time).await?;
+        self.waited += time;
         self.wait = (self.wait * 2).min(LONGEST_WAIT);
         Ok(Step::Again)
     }
 }
 
-/// Tells the person, at most once.
+/// Tells the person, with the same patience. That it was told is noted afterwards: should the gateway die in between, it is
+/// told again, since silence would be worse.
 async fn tell(gateway: &Arc<Gateway>, deliver: &dyn Deliver, job: &Job, piece: usize) -> Result<(), Stopping> {
-    note(gateway, &job.run_id, Delivery::Unknown { piece, told: true }).await?;
     let text = if job.after_crash { AFTER_CRASH } else { AFTER_TROUBLE };
     let notice = Outbound { text: text.into(), ..Outbound::default() };
-    if let Err(error) = deliver.send(&job.to, &notice).await {
-        tracing::warn!(run = job.run_id.0, channel = job.to.channel, "the notice was not sent either: {error}");
+    let (mut wait, mut waited) = (FIRST_WAIT, Duration::ZERO);
+    let mut unknown = 0;
+    loop {
+        present(gateway, deliver, &job.to).await?;
+        let (why, retry_after) = match deliver.send(&job.to, &notice).await {
+            Ok(_) => break,
+            Err(Partly { sent, .. }) if !sent.is_empty() => break,
+            Err(Partly { error: SendError::NotSent { why, retry_after }, .. }) => (why, retry_after),
+            Err(Partly { error: SendError::Unknown { why }, .. }) => {
+                unknown += 1;
+                (why, None)
+            }
+        };
+        if waited >= PATIENCE || unknown == NOTICES {
+            tracing::error!(run = job.run_id.0, channel = job.to.channel, "a notice was not sent: {why}");
+            break;
+        }
+        let time = retry_after.unwrap_or(wait).max(FIRST_WAIT);
+        tracing::warn!(run = job.run_id.0, channel = job.to.channel, "a notice waits {time:?}: {why}");
+        pause(gateway, time).await?;
+        waited += time;
+        wait = (wait * 2).min(LONGEST_WAIT);
     }
-    Ok(())
+    note(gateway, &job.run_id, Delivery::Unknown { piece, told: true }).await
 }

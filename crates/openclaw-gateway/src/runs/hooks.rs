@@ -39,6 +39,12 @@ pub trait ToolSource: Send + Sync {
 
 /// Sends replies to channels.
 pub trait Deliver: Send + Sync {
+    /// Waits until there is a way to the chat: right after a start, and after a reload, its account may not run yet.
+    fn present<'a>(&'a self, to: &'a Address) -> BoxFuture<'a, ()> {
+        let _ = to;
+        Box::pin(std::future::ready(()))
+    }
+
     /// Cuts a reply into messages the channel sends whole. What was started is on disk before each one, so that a message is
     /// never sent twice after a crash.
     fn pieces(&self, to: &Address, message: &Outbound) -> Vec<Outbound> {

@@ -302,6 +302,21 @@ impl Runs {
         }
     }
 
+    /// Resolves when nothing is under way any more: no run, no command, no reply on its way. What waits for its turn is not
+    /// counted. For the stop, when nothing new begins.
+    pub async fn quiet(&self) {
+        loop {
+            let begun = {
+                let state = self.lock();
+                state.live.len().saturating_sub(state.lanes.waiting_count() + state.commands.len())
+            };
+            if begun == 0 && self.deliveries.count() == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -346,7 +361,7 @@ async fn keep(
     extra: Vec<Change>,
     taking: Taking,
 ) -> Result<Submitted, ErrorShape> {
-    if gateway.cancel.is_cancelled() {
+    if gateway.draining.is_cancelled() {
         return Err(ErrorShape::retry_later("the gateway is stopping; send it again in a moment", 2_000));
     }
     if request.input.text.len() > MAX_TEXT_BYTES {
@@ -504,7 +519,7 @@ fn pump(gateway: &Arc<Gateway>) {
     let cap = gateway.runs.settings(gateway).max_concurrent;
     loop {
         // Once the gateway stops, what waits waits for the next start.
-        if gateway.cancel.is_cancelled() {
+        if gateway.draining.is_cancelled() {
             return;
         }
         let live = {
@@ -564,6 +579,12 @@ fn forget(gateway: &Gateway, live: &Live) {
 
 /// What an ended run leaves behind: memory, news, room for the next.
 fn finish(gateway: &Arc<Gateway>, live: &Arc<Live>, outcome: Arc<RunOutcome>) {
+    // First, so that at no moment it is neither a run nor a reply on its way: see `quiet`.
+    if let Some(delivery) = live.delivery()
+        && let Some(job) = delivery::Job::of(&live.request, Arc::clone(&outcome), delivery, false)
+    {
+        delivery::enqueue(gateway, job);
+    }
     {
         let mut state = gateway.runs.lock();
         state.live.remove(live.id());
@@ -575,11 +596,6 @@ fn finish(gateway: &Arc<Gateway>, live: &Arc<Live>, outcome: Arc<RunOutcome>) {
     show(gateway, &live.request.session);
     live.tell_end(&outcome);
     sessions::events::changed(gateway, &live.request.session, Changed::Reason("agent.input.settled"));
-    if let Some(delivery) = live.delivery()
-        && let Some(job) = delivery::Job::of(&live.request, outcome, delivery, false)
-    {
-        delivery::enqueue(gateway, job);
-    }
     pump(gateway);
 }
 

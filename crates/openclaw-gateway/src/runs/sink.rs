@@ -245,7 +245,7 @@ impl Sink for Keeper<'_> {
     }
 
     fn steering(&mut self) -> Vec<Message> {
-        if self.gateway.cancel.is_cancelled() {
+        if self.gateway.draining.is_cancelled() {
             return Vec::new();
         }
         self.steered = take_joining(self.gateway, self.live, WhenBusy::Steer);

@@ -108,5 +108,11 @@ impl ToolSource for OwnTools {
 
 /// An error of the gateway in words for a model.
 fn told(error: &ErrorShape) -> openclaw_agent::tool::Answer {
-    openclaw_agent::tool::Answer::error(error.message.clone())
+    let detail = |key: &str| error.details.as_ref().and_then(|details| details.get(key));
+    let code = detail("nodeError").and_then(|error| error.get("code")).and_then(serde_json::Value::as_str);
+    // The node was asked, and nobody knows what it did.
+    let unknown = detail("nodeCommandDispatched").is_some_and(|asked| asked == true)
+        && matches!(code, Some("DISCONNECTED" | "TIMEOUT"));
+    let more = if unknown { ". Whether it took effect is not known; find out before doing it again." } else { "" };
+    openclaw_agent::tool::Answer::error(format!("{}{more}", error.message))
 }
