@@ -12,7 +12,6 @@ use openclaw_agent::{
     turn::{self, Candidate, How, Limits, Turn, unanswered},
     usage::Usage,
 };
-use openclaw_channels::message::ChatKind;
 
 use super::{
     Origin, RunContext, RunOutcome, RunStatus, WhenBusy, attachments, compact,
@@ -196,19 +195,8 @@ fn typing(gateway: &Arc<Gateway>, live: &Arc<Live>) -> Option<tokio::task::JoinH
 /// The parts of what a person said.
 fn parts(live: &Live) -> Vec<Part> {
     let input = &live.request.input;
-    let mut text = String::new();
-    if let Origin::Channel(inbound) = &live.request.origin {
-        if let Some(quoted) = &inbound.reply_to
-            && !quoted.text.is_empty()
-        {
-            let author = if quoted.mine { "you" } else { quoted.author.as_str() };
-            text.push_str(&format!("[Answering {author}: {}]\n", quoted.text));
-        }
-        if inbound.kind != ChatKind::Direct {
-            text.push_str(&format!("[{}] ", inbound.sender.name));
-        }
-    }
-    text.push_str(&input.text);
+    // Who said it in a group, and what it answers, is in the text of a message from a channel.
+    let mut text = input.text.clone();
     let files = input.media.iter().enumerate().filter(|(_, media)| !media.mime.starts_with("image/"));
     for (number, media) in files {
         let name = media.file_name.as_deref().unwrap_or("a file");
