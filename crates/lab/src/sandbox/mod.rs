@@ -21,7 +21,7 @@ use serde_json::json;
 
 pub use bystander::Bystander;
 pub use look::{assert_no_process_shows, raise_file_limit, walk};
-pub use setup::{Failure, Rival, Setup};
+pub use setup::{Failure, Rival, Setup, merge};
 
 use crate::{
     client::{Client, Login, new_device},
