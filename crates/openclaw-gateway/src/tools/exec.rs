@@ -82,6 +82,11 @@ impl ExecTool {
             None => {
                 let workspace = &self.context.workspace;
                 let cwd = workdir.map_or_else(|| workspace.clone(), |dir| workspace.join(dir));
+                // Nothing was written to it yet.
+                if workdir.is_none() {
+                    let made = tokio::fs::create_dir_all(&cwd).await;
+                    made.map_err(|error| Answer::error(format!("{} cannot be made: {error}.", cwd.display())))?;
+                }
                 if !cwd.is_dir() {
                     return Err(Answer::error(format!("{} is no directory here.", cwd.display())));
                 }

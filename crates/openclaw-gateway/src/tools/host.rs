@@ -114,6 +114,9 @@ impl Host {
         params.remove("rawCommand");
         params.insert("command".into(), json!(plan.argv));
         params.insert("cwd".into(), json!(plan.cwd));
+        // What was approved is this plan, once.
+        params.insert("systemRunPlan".into(), json!(plan));
+        params.insert("runId".into(), json!(answered.id));
         match answered.decision {
             Some(decision) if decision.allows() => {
                 params.insert("approved".into(), json!(true));
