@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use futures_util::stream::BoxStream;
+use futures_util::{future::BoxFuture, stream::BoxStream};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
     Delta, Provider, ProviderError, Request, completions,
     endpoint::Endpoint,
     http::{self, Http, Outgoing},
-    messages, responses,
+    listing, messages, responses,
     tuning::Tuning,
 };
 
@@ -113,10 +113,22 @@ impl Provider for HttpProvider {
             Api::Messages => {
                 // Anthropic's base has no version in it; that of many who imitate it does.
                 let path = if self.endpoint.base.ends_with("/v1") { "messages" } else { "v1/messages" };
-                let version = (HeaderName::from_static("anthropic-version"), HeaderValue::from_static("2023-06-01"));
-                let outgoing = outgoing(path, HeaderMap::from_iter([version]), messages::body(&prepared));
+                let outgoing = outgoing(path, anthropic_version(), messages::body(&prepared));
                 http::stream(outgoing, messages::Reader::new(model.clone()))
             }
         }
     }
+
+    fn listing(&self) -> BoxFuture<'static, Result<Vec<String>, ProviderError>> {
+        let (path, headers) = match self.api {
+            Api::Completions | Api::Responses => ("models", HeaderMap::new()),
+            Api::Messages if self.endpoint.base.ends_with("/v1") => ("models", anthropic_version()),
+            Api::Messages => ("v1/models", anthropic_version()),
+        };
+        Box::pin(listing::list(self.http.clone(), Arc::clone(&self.endpoint), path, headers))
+    }
+}
+
+fn anthropic_version() -> HeaderMap {
+    HeaderMap::from_iter([(HeaderName::from_static("anthropic-version"), HeaderValue::from_static("2023-06-01"))])
 }

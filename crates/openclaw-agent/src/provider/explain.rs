@@ -245,7 +245,7 @@ impl Call<'_> {
     }
 
     /// `openai (https://api.openai.com/v1)`
-    fn place(&self) -> String {
+    pub fn place(&self) -> String {
         format!("{} ({})", self.endpoint.provider, self.endpoint.base)
     }
 

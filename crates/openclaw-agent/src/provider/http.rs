@@ -46,7 +46,7 @@ struct Clients {
 }
 
 impl Http {
-    fn client(&self, base: &BaseUrl) -> Result<&Client, String> {
+    pub(super) fn client(&self, base: &BaseUrl) -> Result<&Client, String> {
         let clients = &*self.0;
         let (cell, local, tls) = match (base.local, base.is_https()) {
             (true, false) => (&clients.local, true, false),

@@ -5,7 +5,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use futures_util::stream::BoxStream;
+use futures_util::{future::BoxFuture, stream::BoxStream};
 
 use crate::{
     message::Message,
@@ -21,6 +21,7 @@ mod endpoint;
 mod explain;
 mod history;
 mod http;
+mod listing;
 mod messages;
 mod responses;
 mod seal;
@@ -218,4 +219,10 @@ impl ErrorKind {
 pub trait Provider: fmt::Debug + Send + Sync {
     /// Asks. The stream ends after [`Delta::Stopped`] or the first error; dropping it hangs up.
     fn stream(&self, request: Request) -> BoxStream<'static, Result<Delta, ProviderError>>;
+
+    /// Ids of the models the service says it has, in its order. Costs nothing, and tells whether it takes the key.
+    fn listing(&self) -> BoxFuture<'static, Result<Vec<String>, ProviderError>> {
+        let message = "This provider does not say which models it has.".to_owned();
+        Box::pin(std::future::ready(Err(ProviderError { kind: ErrorKind::Invalid, message, retry_after: None })))
+    }
 }

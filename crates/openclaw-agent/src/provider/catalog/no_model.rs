@@ -15,22 +15,29 @@ pub enum NoModel {
     Unavailable(Vec<(ModelRef, String)>),
 }
 
+/// Markdown, since it is shown in chats: what is to be typed stands in paragraphs of its own.
 const HOW: &str = "\
-With a key of Anthropic, OpenAI, OpenRouter or another known provider:
-  openclaw secrets store set anthropic-key
-  openclaw config set models.providers.anthropic.apiKey '{\"source\":\"store\",\"id\":\"anthropic-key\"}' --strict-json
-  openclaw config set agents.defaults.model.primary anthropic/claude-sonnet-5
-With a model on this machine (Ollama here; vllm, llama-cpp and lmstudio alike):
-  openclaw config set agents.defaults.model.primary ollama/qwen3
+With a key of Anthropic, OpenAI, OpenRouter or another known provider (it asks for the key):
+
+    openclaw models add anthropic
+
+With a model server on this machine (ollama; vllm, llama-cpp and lmstudio alike):
+
+    openclaw models add ollama
+
 With any other server that speaks the OpenAI API:
-  openclaw config set models.providers.mine '{\"baseUrl\":\"http://127.0.0.1:8000/v1\",\"models\":[{\"id\":\"my-model\"}]}' --strict-json
-  openclaw config set agents.defaults.model.primary mine/my-model
+
+    openclaw models add mine --base-url http://127.0.0.1:8000/v1
+
 It works from the next message on; no restart is needed.";
 
 impl fmt::Display for NoModel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unset => write!(f, "No model is configured, so nobody can answer yet. Add one:\n{HOW}"),
+            Self::Unset => write!(
+                f,
+                "No model is configured, so nobody can answer yet. Add one on the gateway's machine.\n\n{HOW}"
+            ),
             Self::Unknown(name) => {
                 write!(
                     f,

@@ -262,7 +262,8 @@ async fn a_broken_provider_degrades_alone() {
     assert_eq!(double.last().key, None);
 }
 
-/// Without a model, the text says what to type, and what it says works.
+/// Without a model, the text says what to type (tests/talk.rs of the command line shows that it works); and what that writes
+/// is all that is needed.
 #[test]
 fn no_model_says_what_to_type() {
     let (catalog, problems) = read("{}", &[]);
@@ -270,11 +271,9 @@ fn no_model_says_what_to_type() {
     let none = catalog.for_agent("main").err().unwrap();
     assert_eq!(none, NoModel::Unset);
     for line in [
-        "openclaw secrets store set anthropic-key",
-        r#"openclaw config set models.providers.anthropic.apiKey '{"source":"store","id":"anthropic-key"}' --strict-json"#,
-        "openclaw config set agents.defaults.model.primary anthropic/claude-sonnet-5",
-        "openclaw config set agents.defaults.model.primary ollama/qwen3",
-        r#"openclaw config set models.providers.mine '{"baseUrl":"http://127.0.0.1:8000/v1","models":[{"id":"my-model"}]}' --strict-json"#,
+        "openclaw models add anthropic",
+        "openclaw models add ollama",
+        "openclaw models add mine --base-url http://127.0.0.1:8000/v1",
     ] {
         assert!(none.to_string().lines().any(|have| have.trim() == line), "{line}\n{none}");
     }
