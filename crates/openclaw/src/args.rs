@@ -86,6 +86,16 @@ pub enum Command {
     Sessions(crate::command::sessions::Sessions),
     /// Which models there are, and which one agents use
     Models(crate::command::models::Models),
+    /// Who there is to talk with
+    Agents(crate::command::agents::Agents),
+    /// The tools agents may use
+    Tools(crate::command::tools::Tools),
+    /// MCP servers whose tools agents borrow
+    Mcp(crate::command::mcp::Mcp),
+    /// What may be typed after a slash in a chat
+    Commands(crate::command::tools::Commands),
+    /// Notes to the agent, its heartbeat, who is connected
+    System(crate::command::system::System),
     /// Ask the running gateway how it is
     Health(Health),
     /// Overview of gateway, devices and sessions
@@ -152,6 +162,11 @@ impl Command {
             Self::Message(args) => args.wants_json(),
             Self::Sessions(args) => args.wants_json(),
             Self::Models(args) => args.wants_json(),
+            Self::Agents(args) => args.wants_json(),
+            Self::Tools(args) => args.wants_json(),
+            Self::Mcp(args) => args.wants_json(),
+            Self::Commands(args) => args.at.json,
+            Self::System(args) => args.wants_json(),
             Self::Health(args) => args.json,
             Self::Status(args) => args.json,
             Self::Logs(args) => args.at.target.json,

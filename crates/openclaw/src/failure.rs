@@ -94,6 +94,17 @@ impl Failure {
         self
     }
 
+    /// What the gateway said, whole and line by line, in the place of everything else: it knows best.
+    pub fn in_full(mut self, text: &str) -> Self {
+        let mut lines = text.lines().map(|line| inert_line(line).into_owned());
+        self.0.message = lines.next().unwrap_or_default();
+        self.0.details = lines.collect();
+        self.0.remedies.clear();
+        self.0.facts.clear();
+        self.0.error["message"] = json!(text);
+        self
+    }
+
     /// A stable code in the envelope's `error`.
     pub fn error_code(mut self, code: &str) -> Self {
         self.0.error["code"] = json!(code);

@@ -14,6 +14,7 @@ use std::{
 };
 
 use common::{Ran, World};
+use doubles::model::{Model as Double, Reply, Script};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -28,7 +29,7 @@ enum Act {
     Break,
 }
 
-type Script = Arc<dyn Fn(&str, &Value, usize) -> Vec<Act> + Send + Sync>;
+type Play = Arc<dyn Fn(&str, &Value, usize) -> Vec<Act> + Send + Sync>;
 
 struct Gateway {
     port: u16,
@@ -47,7 +48,7 @@ impl Gateway {
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("bind");
         let port = listener.local_addr().expect("address").port();
         let requests = Arc::new(Mutex::new(Vec::new()));
-        let (seen, script): (_, Script) = (Arc::clone(&requests), Arc::new(script));
+        let (seen, script): (_, Play) = (Arc::clone(&requests), Arc::new(script));
         let count = Arc::new(AtomicUsize::new(0));
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -514,4 +515,191 @@ fn s_049_talk_with_url_needs_credentials() {
         );
     }
     assert!(gateway.requests.lock().expect("lock").is_empty(), "not one frame");
+}
+
+fn fed(world: &World, line: &[&str], input: &str) -> Ran {
+    let mut command = world.command(line);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    child.stdin.take().expect("stdin").write_all(input.as_bytes()).expect("reads");
+    Ran::from(child.wait_with_output().expect("ends"))
+}
+
+fn config_of(world: &World) -> String {
+    std::fs::read_to_string(world.state().join("openclaw.json")).unwrap_or_default()
+}
+
+/// One step from nothing to a model that answers: provider, key, model and choice, tried before anything is written.
+#[test]
+fn a_model_is_added_in_one_step() {
+    let model = Double::start(Script::always(Reply::say("OK")));
+    model.demand_key("sk-good");
+    let (world, url) = (World::with("{\n  // mine\n  gateway: {mode: 'local'},\n}\n"), model.url());
+    let before = config_of(&world);
+    let add = ["models", "add", "mine", "--base-url", &url, "--key", "-"];
+    // A key that is not taken changes nothing, and is not kept.
+    let ran = fed(&world, &add, "sk-bad\n");
+    assert!(ran.code == 1 && ran.err.contains("nothing was changed") && !ran.err.contains("sk-bad"), "{ran:?}");
+    assert_eq!(config_of(&world), before);
+    assert_eq!(world.run(&["secrets", "store", "list", "--json"]).json(), json!({"ids": []}));
+
+    let ran = fed(&world, &add, "sk-good\n");
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.out.contains("Agents use mine/double from the next message on."), "{ran:?}");
+    let text = config_of(&world);
+    assert!(text.contains("// mine") && !text.contains("sk-good"), "{text}");
+    let get = |path: &str| world.run(&["config", "get", path, "--json"]).json();
+    assert_eq!(get("agents.defaults.model"), json!({"primary": "mine/double"}));
+    assert_eq!(world.run(&["secrets", "store", "list", "--json"]).json(), json!({"ids": ["mine-key"]}));
+    assert_eq!(model.last().key.as_deref(), Some("sk-good"));
+
+    // Another one does not push the first aside unless told to.
+    let ran = world.run(&["models", "add", "mine/other", "--json"]);
+    assert_eq!((ran.code, &ran.json()["default"]), (0, &json!(false)), "{ran:?}");
+    assert_eq!(get("agents.defaults.model.primary"), json!("mine/double"));
+    assert_eq!(world.run(&["models", "add", "mine/other", "--default"]).code, 0);
+    assert_eq!(get("agents.defaults.model.primary"), json!("mine/other"));
+
+    let probed = world.run(&["models", "status", "--probe", "--json"]).json();
+    assert_eq!((&probed["ok"], &probed["probes"][0]["model"]), (&json!(true), &json!("mine/other")), "{probed}");
+    let listed = world.run(&["models", "status", "--probe-provider", "mine", "--json"]).json();
+    assert_eq!(listed["models"], json!(["double"]), "{listed}");
+    // A key that was revoked is seen by the doctor, which asks for no answer.
+    let asks = model.asks().len();
+    model.demand_key("sk-new");
+    let found = world.run(&["doctor", "--json"]).json();
+    let findings = found["findings"].as_array().expect("findings");
+    let model_finding = findings.iter().find(|finding| finding["checkId"] == "model").expect("a finding");
+    assert!(model_finding["message"].as_str().is_some_and(|text| text.contains("does not accept the key")), "{found}");
+    assert_eq!(model.asks().len(), asks);
+    let ran = fed(&world, &["models", "auth", "paste-api-key", "--provider", "mine"], "sk-new\n");
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(world.run(&["models", "status", "--probe"]).code, 0);
+    assert_eq!(world.run(&["models", "auth", "logout", "mine"]).code, 0);
+    assert_eq!(world.run(&["secrets", "store", "list", "--json"]).json(), json!({"ids": []}));
+}
+
+#[test]
+fn a_model_that_cannot_be_added() {
+    let world = World::new();
+    let check = |line: &[&str], expected: &str| {
+        let ran = world.run(&[&["models", "add"], line].concat());
+        assert!(ran.code == 1 && ran.err.contains(expected), "{line:?}: {ran:?}");
+    };
+    check(&["nobody"], "openclaw models add nobody --base-url");
+    check(&["no spaces"], "cannot be the name of a provider");
+    check(&["anthropic"], "--key - < key.txt");
+    check(&["anthropic", "--key", "sk-x"], "would be seen by others");
+    check(&["mine", "--base-url", "http://127.0.0.1:1/v1"], "cannot be reached");
+    check(&["mine", "--base-url", "http://example.com/v1"], "plain http");
+    check(&["mine", "--base-url", "http://127.0.0.1:1/v1", "--model", "m"], "--no-verify");
+    assert_eq!(config_of(&world), "");
+    // Without a trial it is written as it was said; the variable may be the gateway's alone.
+    let ran = world.run(&["models", "add", "anthropic", "--key-env", "MY_KEY", "--no-verify"]);
+    assert!(ran.code == 0 && ran.err.contains("MY_KEY is not set here"), "{ran:?}");
+    let get = |path: &str| world.run(&["config", "get", path, "--json"]).json();
+    assert_eq!(get("models.providers.anthropic.apiKey"), json!({"source": "env", "id": "MY_KEY"}));
+    assert_eq!(get("agents.defaults.model.primary"), json!("anthropic/claude-sonnet-5"));
+    // Elsewhere it is the other machine's config.
+    let remote = World::with("{gateway: {mode: 'remote', remote: {url: 'wss://gw.example', token: 't'}}}");
+    for line in [&["models", "add", "ollama"][..], &["mcp", "list"], &["agents", "add", "x"]] {
+        let ran = remote.run(line);
+        assert!(ran.code == 1 && ran.err.contains("on another machine"), "{line:?}: {ran:?}");
+    }
+}
+
+/// What stands in the config besides: short names, agents, servers of tools.
+#[test]
+fn names_agents_and_servers_are_kept_in_the_config() {
+    let world = World::with("{\n  // mine\n  gateway: {mode: 'local', port: 1},\n}\n");
+    let get = |path: &str| world.run(&["config", "get", path, "--json"]).json();
+    let ok = |line: &[&str]| {
+        let ran = world.run(line);
+        assert_eq!(ran.code, 0, "{line:?}: {ran:?}");
+        ran
+    };
+    ok(&["models", "aliases", "add", "fast", "a/b"]);
+    ok(&["models", "aliases", "add", "quick", "fast"]);
+    ok(&["models", "aliases", "add", "fast", "c/d"]);
+    let aliases = ok(&["models", "aliases", "list", "--json"]).json();
+    assert_eq!(aliases, json!({"aliases": {"fast": "c/d", "quick": "a/b"}}));
+    ok(&["models", "set", "FAST"]);
+    assert_eq!(get("agents.defaults.model.primary"), json!("c/d"));
+    ok(&["models", "aliases", "remove", "fast"]);
+    assert_eq!(world.run(&["models", "aliases", "remove", "fast"]).code, 1);
+
+    ok(&["agents", "add", "Ops", "--name", "Operations", "--model", "quick"]);
+    assert_eq!(get("agents.entries.ops"), json!({"name": "Operations", "model": "a/b"}));
+    assert_eq!(get("agents.entries.main"), json!({}), "the agent that was there stays");
+    assert_eq!(world.run(&["agents", "add", "ops"]).code, 1);
+    ok(&["agents", "delete", "ops"]);
+    assert_eq!(world.run(&["config", "get", "agents.entries.ops"]).code, 1);
+
+    ok(&["mcp", "add", "files", "--command", "no-such-program", "--arg", "-y", "--env", "KEY=${K}", "--no-probe"]);
+    assert_eq!(
+        world.run(&["mcp", "show", "files"]).json(),
+        json!({"command": "no-such-program", "args": ["-y"], "env": {"KEY": "${K}"}})
+    );
+    ok(&["mcp", "set", "web", r#"{"type":"http","url":"https://mcp.example/x?key=s3cr3t","enabled":false}"#]);
+    let listed = ok(&["mcp", "list", "--json"]);
+    assert!(!listed.out.contains("s3cr3t"), "{listed:?}");
+    let servers = listed.json()["servers"].clone();
+    assert_eq!((&servers[1]["name"], &servers[1]["enabled"]), (&json!("web"), &json!(false)), "{servers}");
+    let probed = world.run(&["mcp", "probe", "files", "--json"]);
+    assert_eq!((probed.code, &probed.json()["ok"]), (1, &json!(false)), "{probed:?}");
+    ok(&["mcp", "unset", "web"]);
+    assert_eq!(world.run(&["mcp", "unset", "web"]).code, 1);
+    assert!(config_of(&world).contains("// mine"));
+}
+
+/// As the reference's command line sends them.
+#[test]
+fn messages_are_changed_and_reacted_to() {
+    let methods = &["message.action"];
+    let gateway = Gateway::playing(methods, |method, params, _| match (method, params["action"].as_str()) {
+        ("message.action", Some("delete")) => {
+            vec![Act::Refuse(json!({"code": "INVALID_REQUEST", "message": "Message action delete not supported."}))]
+        }
+        ("message.action", _) => vec![Act::Answer(json!({"ok": true, "messageId": "42"}))],
+        _ => Vec::new(),
+    });
+    let at = ["-t", "telegram:7", "--thread", "9"];
+    for (line, said) in [
+        (&["edit", "--message-id", "42", "-m", "new"][..], "Changed in telegram:7 by telegram (message 42)."),
+        (&["react", "--message-id", "42", "--emoji", "👍"], "Reacted in telegram:7 by telegram (message 42)."),
+        (&["poll", "--poll-question", "Lunch?", "--poll-option", "Yes", "--poll-option", "No"], "Asked in telegram:7"),
+    ] {
+        let ran = gateway.run(&[&["message"], line, &at[..]].concat());
+        assert!(ran.code == 0 && ran.out.contains(said), "{line:?}: {ran:?}");
+    }
+    let ran = gateway.run(&[&["message", "delete", "--message-id", "42"], &at[..]].concat());
+    assert!(ran.code == 1 && ran.err.contains("not supported"), "{ran:?}");
+    let mut asked = gateway.asked("message.action");
+    asked.truncate(2);
+    for params in &mut asked {
+        params.as_object_mut().expect("object").remove("idempotencyKey").expect("a key");
+    }
+    let inner = json!({"channel": "telegram", "action": "edit", "target": "telegram:7", "to": "telegram:7",
+        "threadId": "9", "messageId": "42", "message": "new"});
+    assert_eq!(asked[0], json!({"channel": "telegram", "action": "edit", "params": inner}));
+    assert_eq!((&asked[1]["params"]["emoji"], &asked[1]["params"]["remove"]), (&json!("👍"), &json!(false)));
+    let ran = gateway.run(&["message", "edit", "-t", "7", "--message-id", "1", "-m", "x"]);
+    assert!(ran.code == 1 && ran.err.contains("Which channel?"), "{ran:?}");
+}
+
+/// What the gateway says of a run that failed is shown whole, with what to type.
+#[test]
+fn a_run_that_fails_says_what_to_do() {
+    let gateway = Gateway::playing(METHODS, |method, _, _| match method {
+        "agent" => vec![Act::Refuse(
+            json!({"code": "UNAVAILABLE", "message": "No model is configured.\n\n    openclaw models add anthropic\n"}),
+        )],
+        _ => Vec::new(),
+    });
+    let ran = gateway.run(&["agent", "-m", "hi"]);
+    assert_eq!(ran.err, "✗ No model is configured.\n\n    openclaw models add anthropic\n", "{ran:?}");
+    assert_ne!(ran.code, 0);
+    let ran = gateway.run(&["agent", "-m", "hi", "--json"]);
+    let message = ran.json()["error"]["message"].clone();
+    assert_eq!(message, "No model is configured.\n\n    openclaw models add anthropic\n", "{ran:?}");
 }

@@ -1,7 +1,9 @@
 //! One file per noun. A command takes its arguments and the context, prints, and gives its exit code.
 
 pub mod agent;
+pub mod agents;
 pub mod approvals;
+pub mod ask;
 pub mod call;
 pub mod chain;
 pub mod channels;
@@ -20,6 +22,7 @@ pub mod gateway_run;
 pub mod gateway_status;
 pub mod health;
 pub mod logs;
+pub mod mcp;
 pub mod message;
 pub mod migrate;
 pub mod models;
@@ -33,6 +36,8 @@ pub mod rpc;
 pub mod secrets;
 pub mod sessions;
 pub mod status;
+pub mod system;
+pub mod tools;
 pub mod tunnel;
 pub mod watch;
 
@@ -94,6 +99,11 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Message(args) => message::run(&context, &args),
         Command::Sessions(args) => sessions::run(&context, &args),
         Command::Models(args) => models::run(&context, &args),
+        Command::Agents(args) => agents::run(&context, &args),
+        Command::Tools(args) => tools::run(&context, &args),
+        Command::Mcp(args) => mcp::run(&context, &args),
+        Command::Commands(args) => tools::commands(&context, &args),
+        Command::System(args) => system::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),
         Command::Migrate(args) => migrate::run(&context, &args),
         Command::Completion(args) => completion::run(&args),

@@ -442,7 +442,7 @@ fn finish(
         Err(_) if stopped => return Ok(INTERRUPTED),
         Err(error) => {
             heard.printer.interrupt();
-            return Err(failed(reach, &error, key));
+            return Err(failed(reach, &error, key, heard.error.as_deref()));
         }
     };
     let meta = &answer["result"]["meta"];
@@ -496,8 +496,13 @@ fn finish(
     Ok(if answer["status"] == "timeout" { openclaw_remote::error::TIMEOUT_EXIT_CODE } else { 1 })
 }
 
-fn failed(reach: &Reach<'_>, error: &RemoteError, key: &str) -> Failure {
+fn failed(reach: &Reach<'_>, error: &RemoteError, key: &str, heard: Option<&str>) -> Failure {
     let failure = reach.failure(error).beside("runId", json!(key)).beside("origin", json!("gateway"));
+    // The run's own words say more than that it failed; without a model they say what to type.
+    let said = heard.or_else(|| error.shape().map(|shape| shape.message.as_str()));
+    if let (Some(said), RemoteError::Refused(_) | RemoteError::Unavailable(_)) = (said, error) {
+        return failure.in_full(said);
+    }
     match error {
         RemoteError::OutcomeUnknown { .. } | RemoteError::Timeout { .. } => {
             failure.detail("The run may still go on, or be done; it was not started a second time.").remedy(

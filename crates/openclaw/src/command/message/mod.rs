@@ -1,4 +1,6 @@
-//! `openclaw message send`: a message to somebody on a channel, by the gateway's account there.
+//! `openclaw message …`: a message to somebody on a channel, by the gateway's account there.
+
+mod act;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -36,12 +38,29 @@ pub struct Message {
 pub enum MessageCommand {
     /// Send a message
     Send(Send),
+    /// Ask a question with answers to choose from
+    Poll(act::Poll),
+    /// Change a message the gateway sent
+    Edit(act::Edit),
+    /// Delete a message
+    Delete(act::Delete),
+    /// React to a message
+    React(act::React),
+    /// Send the same to several
+    Broadcast(act::Broadcast),
 }
 
 impl Message {
     pub fn wants_json(&self) -> bool {
-        let MessageCommand::Send(args) = &self.command;
-        args.at.target.json
+        use MessageCommand as C;
+        match &self.command {
+            C::Send(args) => args.at.target.json,
+            C::Poll(args) => args.place.at.target.json,
+            C::Edit(args) => args.place.at.target.json,
+            C::Delete(args) => args.place.at.target.json,
+            C::React(args) => args.place.at.target.json,
+            C::Broadcast(args) => args.at.target.json,
+        }
     }
 }
 
@@ -88,12 +107,36 @@ enum Media {
 }
 
 pub fn run(context: &Context, args: &Message) -> Outcome {
-    let MessageCommand::Send(args) = &args.command;
-    send(context, args)
+    match &args.command {
+        MessageCommand::Send(args) => send(context, args),
+        MessageCommand::Poll(args) => act::poll(context, args),
+        MessageCommand::Edit(args) => act::edit(context, args),
+        MessageCommand::Delete(args) => act::delete(context, args),
+        MessageCommand::React(args) => act::react(context, args),
+        MessageCommand::Broadcast(args) => act::broadcast(context, args),
+    }
 }
 
 /// `openclaw message send` and `openclaw gateway send`.
 pub fn send(context: &Context, args: &Send) -> Outcome {
+    let Some(answer) = sent(context, args)? else { return Ok(0) };
+    if args.at.target.json {
+        output::json(&answer);
+        return Ok(0);
+    }
+    let channel = args.channel.as_deref().unwrap_or("the only channel");
+    let result = if answer["result"].is_object() { &answer["result"] } else { &answer };
+    let id = text(result, "messageId").or_else(|| result["messageId"].as_i64().map(|id| id.to_string()));
+    let id = id.or_else(|| text(&answer["payload"], "messageId"));
+    let id = id.map(|id| format!(" (message {})", inert(&id))).unwrap_or_default();
+    let via = text(result, "channel").unwrap_or_else(|| channel.to_owned());
+    let ok = context.output.out.ok();
+    output::line(format!("{ok} Sent to {} by {}{id}.", inert(args.target.trim()), inert(&via)));
+    Ok(0)
+}
+
+/// Sends it; the gateway's answer. `None` when only shown.
+fn sent(context: &Context, args: &Send) -> Result<Option<Value>, Failure> {
     let target = args.target.trim();
     if target.is_empty() {
         return Err(Failure::new("--target must not be empty."));
@@ -108,24 +151,12 @@ pub fn send(context: &Context, args: &Send) -> Outcome {
         None => fresh_key()?,
     };
     let media = args.media.as_deref().map(|media| media_of(context, media)).transpose()?;
-    let channel = args.channel.as_deref().unwrap_or("the only channel");
     if args.dry_run {
-        return dry_run(context, args, channel, media.as_ref());
+        dry_run(context, args, args.channel.as_deref().unwrap_or("the only channel"), media.as_ref())?;
+        return Ok(None);
     }
     let reach = context.reach(&args.at, DEFAULT_TIMEOUT)?;
-    let answer = block_on(deliver(context, &reach, args, words, media.as_ref(), &key))?;
-    if args.at.target.json {
-        output::json(&answer);
-        return Ok(0);
-    }
-    let result = if answer["result"].is_object() { &answer["result"] } else { &answer };
-    let id = text(result, "messageId").or_else(|| result["messageId"].as_i64().map(|id| id.to_string()));
-    let id = id.or_else(|| text(&answer["payload"], "messageId"));
-    let id = id.map(|id| format!(" (message {})", inert(&id))).unwrap_or_default();
-    let via = text(result, "channel").unwrap_or_else(|| channel.to_owned());
-    let ok = context.output.out.ok();
-    output::line(format!("{ok} Sent to {} by {}{id}.", inert(target), inert(&via)));
-    Ok(0)
+    block_on(deliver(context, &reach, args, words, media.as_ref(), &key)).map(Some)
 }
 
 fn media_of(context: &Context, media: &str) -> Result<Media, Failure> {

@@ -1,13 +1,18 @@
 //! `openclaw models …`: which models there are, which one agents use, and what comes when it fails.
 
+mod add;
+mod auth;
+mod here;
+
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use openclaw_config::{
-    Document,
-    write::{Edit, Editor, Options, SetMode},
-};
+use openclaw_agent::provider::{ModelRef, catalog::Catalog};
+use openclaw_config::Document;
 use serde_json::{Value, json};
+
+use self::here::{Choice, MODEL, choice_edits};
+pub use self::here::{local_config, meant, write};
 
 use super::{
     chat::wire::{count, text},
@@ -18,16 +23,15 @@ use crate::{
     context::Context,
     failure::{Failure, Outcome},
     output::{
-        self, Tone, inert,
+        self, Tone,
+        escape::inert_line,
+        inert,
         table::{self, Cell, Facts},
     },
     reach::{Reach, block_on},
 };
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Where the choice stands in the config (config notes, `agents.defaults`).
-const MODEL: &str = "agents.defaults.model";
-
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Models {
@@ -42,11 +46,32 @@ pub enum ModelsCommand {
     /// The models agents may use
     List(List),
     /// The model in use, its fallbacks, and the credentials of providers (also without a word)
-    Status(TargetArgs),
+    Status(Status),
+    /// Add a provider with its key, try it, and have agents use it
+    Add(add::Add),
     /// Choose the model agents use unless told otherwise
     Set(Set),
     /// What is tried when the model fails
     Fallbacks(Fallbacks),
+    /// Short names of models
+    Aliases(auth::Aliases),
+    /// Keys of providers
+    Auth(auth::Auth),
+}
+
+#[derive(Args, Debug)]
+pub struct Status {
+    /// Exit 1 when the model or one of its fallbacks cannot be used
+    #[arg(long)]
+    pub check: bool,
+    /// Ask the model and its fallbacks for a word, from this machine (costs a few tokens)
+    #[arg(long)]
+    pub probe: bool,
+    /// Only ask whether this provider takes its key (costs nothing)
+    #[arg(long, value_name = "ID")]
+    pub probe_provider: Option<String>,
+    #[command(flatten)]
+    pub at: TargetArgs,
 }
 
 #[derive(Args, Debug)]
@@ -100,7 +125,10 @@ impl Models {
         match &self.command {
             None => self.at.json,
             Some(ModelsCommand::List(args)) => args.at.json,
-            Some(ModelsCommand::Status(at)) => at.json,
+            Some(ModelsCommand::Status(args)) => args.at.json,
+            Some(ModelsCommand::Add(args)) => args.json,
+            Some(ModelsCommand::Aliases(args)) => args.wants_json(),
+            Some(ModelsCommand::Auth(args)) => args.wants_json(),
             Some(ModelsCommand::Set(args)) => args.at.json,
             Some(ModelsCommand::Fallbacks(args)) => match &args.command {
                 F::List(at) | F::Clear(at) => at.json,
@@ -113,15 +141,24 @@ impl Models {
 pub fn run(context: &Context, args: &Models) -> Outcome {
     use FallbacksCommand as F;
     match &args.command {
-        None => status(context, &args.at),
-        Some(ModelsCommand::Status(at)) => status(context, at),
+        None => status(context, &args.at, false),
+        Some(ModelsCommand::Status(args)) => match (&args.probe_provider, args.probe) {
+            (Some(provider), _) => probe_provider(context, args, provider),
+            (None, true) => probe(context, args),
+            (None, false) => status(context, &args.at, args.check),
+        },
+        Some(ModelsCommand::Add(args)) => add::run(context, args),
+        Some(ModelsCommand::Aliases(args)) => auth::aliases(context, args),
+        Some(ModelsCommand::Auth(args)) => auth::run(context, args),
         Some(ModelsCommand::List(args)) => list(context, args),
         Some(ModelsCommand::Set(args)) => set(context, args),
         Some(ModelsCommand::Fallbacks(args)) => match &args.command {
             F::List(at) => fallbacks(context, at),
-            F::Add(args) => change_fallbacks(context, &args.at, |list| add(list, &args.model)),
-            F::Remove(args) => change_fallbacks(context, &args.at, |list| remove(list, &args.model)),
-            F::Clear(at) => change_fallbacks(context, at, |list| {
+            F::Add(args) => change_fallbacks(context, &args.at, |list, config| add(list, &meant(config, &args.model))),
+            F::Remove(args) => {
+                change_fallbacks(context, &args.at, |list, config| remove(list, &meant(config, &args.model)))
+            }
+            F::Clear(at) => change_fallbacks(context, at, |list, _| {
                 list.clear();
                 Ok(())
             }),
@@ -166,7 +203,7 @@ fn list(context: &Context, args: &List) -> Outcome {
     }
     if models.is_empty() {
         output::line("The gateway has no models.");
-        output::line(format!("Add a provider: {}", context.output.out.paint(Tone::Command, ADD)));
+        how_to_add(context.output.out);
         return Ok(0);
     }
     let rows: Vec<Vec<Cell>> = models
@@ -197,46 +234,23 @@ fn list(context: &Context, args: &List) -> Outcome {
     Ok(0)
 }
 
-const ADD: &str = "openclaw config set models.providers.<id> '{baseUrl: \"…\", apiKey: \"…\", api: \"openai-completions\", \
-                   models: [{id: \"…\", name: \"…\"}]}'";
+const ADD: &str = "openclaw models add anthropic";
+const ADD_OWN: &str = "openclaw models add mine --base-url http://127.0.0.1:8000/v1";
 
-/// The choice as it stands in a config: the model, and what comes after it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Choice {
-    primary: Option<String>,
-    fallbacks: Vec<String>,
-    /// Written as a bare string.
-    bare: bool,
-}
-
-impl Choice {
-    fn of(config: &Value) -> Self {
-        match &config["agents"]["defaults"]["model"] {
-            Value::String(primary) => Self { primary: Some(primary.clone()), fallbacks: Vec::new(), bare: true },
-            object => {
-                let fallbacks = object["fallbacks"].as_array().into_iter().flatten();
-                Self {
-                    primary: text(object, "primary"),
-                    fallbacks: fallbacks.filter_map(Value::as_str).map(str::to_owned).collect(),
-                    bare: false,
-                }
-            }
-        }
-    }
-
-    /// What has to be written: the smallest part that holds the change.
-    fn to_model(&self) -> Value {
-        let mut model = json!({});
-        if let Some(primary) = &self.primary {
-            model["primary"] = json!(primary);
-        }
-        model["fallbacks"] = json!(self.fallbacks);
-        model
+/// The one step that is missing.
+fn how_to_add(style: output::Style) {
+    for (what, command) in [
+        ("With a key (asked for):", ADD),
+        ("On this machine:", "openclaw models add ollama"),
+        ("Any OpenAI-compatible:", ADD_OWN),
+    ] {
+        output::line(format!("  {what:<24} {}", style.paint(Tone::Command, command)));
     }
 }
 
-fn status(context: &Context, at: &TargetArgs) -> Outcome {
+fn status(context: &Context, at: &TargetArgs, check: bool) -> Outcome {
     let reach = reach(context, at)?;
+    let here = reach.is_local();
     let (config, auth, models) = block_on(async {
         let mut rpc = Rpc::open(reach, &[READ]).await?;
         let config = rpc.call("config.get", json!({})).await?;
@@ -255,12 +269,22 @@ fn status(context: &Context, at: &TargetArgs) -> Outcome {
         .flatten()
         .find(|model| model["tags"].as_array().into_iter().flatten().any(|tag| tag == "default"));
     let providers = auth.as_ref().map(|auth| auth["providers"].clone()).unwrap_or_default();
+    let tagged = |model: &Value, wanted: &str| model["tags"].as_array().into_iter().flatten().any(|tag| tag == wanted);
+    let chosen = models["models"].as_array().into_iter().flatten();
+    let chosen = chosen.filter(|model| tagged(model, "default") || tagged(model, "fallback"));
+    let unusable: Vec<String> = chosen
+        .filter(|model| model["available"] == false)
+        .map(|model| {
+            format!("{}/{}", text(model, "provider").unwrap_or_default(), text(model, "id").unwrap_or_default())
+        })
+        .collect();
+    let code = u8::from(check && (default.is_none() || !unusable.is_empty()));
     if at.json {
         output::json(&json!({
             "configPath": config["path"], "defaultModel": choice.primary, "fallbacks": choice.fallbacks,
-            "resolvedDefault": default, "auth": {"providers": providers},
+            "resolvedDefault": default, "auth": {"providers": providers}, "unusable": unusable,
         }));
-        return Ok(0);
+        return Ok(code);
     }
     let style = context.output.out;
     let mut facts = Facts::new();
@@ -275,11 +299,13 @@ fn status(context: &Context, at: &TargetArgs) -> Outcome {
     };
     let after = if choice.fallbacks.is_empty() { "none".to_owned() } else { choice.fallbacks.join(", ") };
     facts.row("fallbacks", inert(&after).into_owned());
-    facts.maybe("config", config["path"].as_str().map(inert));
+    // Whoever may only read is not told the path; on this machine it is no secret.
+    let path = config["path"].as_str().filter(|path| *path != "[redacted]").map(|path| inert(path).into_owned());
+    facts.maybe("config", path.or_else(|| here.then(|| context.config_path())));
     output::print(&format!("{}\n{}", style.paint(Tone::Title, "Models"), facts.render(style)));
     if choice.primary.is_none() && default.is_none() {
-        output::line(format!("\nAdd a provider: {}", style.paint(Tone::Command, ADD)));
-        output::line(format!("Then choose: {}", style.paint(Tone::Command, "openclaw models set <provider>/<model>")));
+        output::line("\nNobody can answer yet. Add a model:");
+        how_to_add(style);
     }
     let rows: Vec<Vec<Cell>> = providers
         .as_array()
@@ -287,12 +313,15 @@ fn status(context: &Context, at: &TargetArgs) -> Outcome {
         .flatten()
         .map(|provider| {
             let status = text(provider, "status").unwrap_or_default();
-            let tone = match status.as_str() {
-                "ok" | "static" | "configured" => Tone::Good,
-                "missing" | "expired" | "error" => Tone::Bad,
-                _ => Tone::Plain,
+            let source = text(&provider["apiKey"], "source");
+            // The reference's words, which mean little to whoever does not know them.
+            let (tone, status) = match (status.as_str(), &source) {
+                ("static", None) => (Tone::Good, "needs none".to_owned()),
+                ("ok" | "static" | "configured", _) => (Tone::Good, "there".to_owned()),
+                ("missing" | "expired" | "error", _) => (Tone::Bad, status),
+                _ => (Tone::Plain, status),
             };
-            let source = text(&provider["apiKey"], "source").unwrap_or_default();
+            let source = source.unwrap_or_else(|| "–".to_owned());
             vec![
                 Cell::from(inert(&text(provider, "provider").unwrap_or_default())),
                 Cell::toned(tone, inert(&status)),
@@ -306,7 +335,91 @@ fn status(context: &Context, at: &TargetArgs) -> Outcome {
     if auth.is_none() {
         output::note("This gateway does not tell the state of its credentials.");
     }
-    Ok(0)
+    // Chosen, and of no provider.
+    let stray = choice.primary.iter().filter(|_| default.is_none() && auth.is_some());
+    for model in unusable.iter().chain(stray) {
+        let (mark, model) = (context.output.out.warn(), inert(model));
+        output::line(format!("\n{mark} {model} cannot be used as it is."));
+        let command = format!("openclaw models add {model}");
+        output::line(format!("  Give it a key or an address: {}", style.paint(Tone::Command, &command)));
+    }
+    Ok(code)
+}
+
+/// Asks the model and its fallbacks for a word, as the gateway of this machine would.
+fn probe(context: &Context, args: &Status) -> Outcome {
+    let document = local_config(context, "openclaw models status --probe")?;
+    let read = || Catalog::read(&document, &context.env, &context.paths).0;
+    let catalog = read();
+    let choice = Choice::of(&document.written());
+    let names: Vec<String> = choice.primary.iter().chain(&choice.fallbacks).cloned().collect();
+    if names.is_empty() {
+        return Err(Failure::new("No model is chosen, so there is none to ask.").remedy("add one", ADD));
+    }
+    let mut results = Vec::new();
+    for name in names {
+        let model = catalog.resolve(&name).map(|model: ModelRef| (model.to_string(), model));
+        let asked = match model {
+            None => Err(format!("no configured provider has a model called {name}")),
+            Some((shown, model)) => {
+                let _progress = context.output.progress(format!("Asking {} …", inert(&shown)));
+                // Connections belong to the event loop that made them, so each model gets a catalogue of its own.
+                match add::probe(&read(), &model) {
+                    Ok(Ok(took)) => Ok(took),
+                    Ok(Err(error)) => Err(error.message),
+                    Err(failure) => {
+                        Err(catalog.availability(&model).err().unwrap_or_else(|| failure.message().to_owned()))
+                    }
+                }
+            }
+        };
+        results.push((name, asked));
+    }
+    let failed = results.iter().any(|(_, asked)| asked.is_err());
+    if args.at.json {
+        let row = |(name, asked): &(String, Result<Duration, String>)| {
+            json!({"model": name, "ok": asked.is_ok(), "latencyMs": asked.as_ref().ok().map(Duration::as_millis),
+                "error": asked.as_ref().err()})
+        };
+        output::json(&json!({"ok": !failed, "probes": results.iter().map(row).collect::<Vec<_>>()}));
+        return Ok(u8::from(failed));
+    }
+    let style = context.output.out;
+    for (name, asked) in &results {
+        match asked {
+            Ok(took) => {
+                output::line(format!("{} {} answered in {}.", style.ok(), inert(name), output::time::span(*took)))
+            }
+            Err(why) => output::line(format!("{} {}: {}", style.bad(), inert(name), inert_line(why))),
+        }
+    }
+    Ok(u8::from(failed))
+}
+
+/// Asks a provider for its models, which shows whether it is there and takes the key.
+fn probe_provider(context: &Context, args: &Status, provider: &str) -> Outcome {
+    let document = local_config(context, "openclaw models status --probe-provider <id>")?;
+    let (catalog, _) = Catalog::read(&document, &context.env, &context.paths);
+    let any = ModelRef { provider: provider.trim().to_lowercase(), model: "any".to_owned() };
+    let (service, _) = add::client(&catalog, &any)?;
+    let listed = block_on(async {
+        let _progress = context.output.progress(format!("Asking {} …", inert(provider)));
+        Ok(service.listing().await)
+    })?;
+    if args.at.json {
+        output::json(&json!({"ok": listed.is_ok(), "provider": any.provider, "models": listed.as_ref().ok(),
+            "error": listed.as_ref().err().map(|error| &error.message)}));
+        return Ok(u8::from(listed.is_err()));
+    }
+    match listed {
+        Ok(models) => {
+            let ok = context.output.out.ok();
+            output::line(format!("{ok} {} answers, and has {} model(s).", inert(provider), models.len()));
+            Ok(0)
+        }
+        Err(error) => Err(Failure::new(format!("{} cannot be used as it is.", inert(provider)))
+            .detail(inert_line(&error.message).into_owned())),
+    }
 }
 
 /// The part of `config.get` that is in force.
@@ -315,15 +428,16 @@ fn in_force(config: &Value) -> &Value {
 }
 
 fn set(context: &Context, args: &Set) -> Outcome {
-    let model = named(&args.model)?;
-    change(context, &args.at, |choice| {
-        choice.primary = Some(model.clone());
-        Ok(format!("Agents use {} from now on.", inert(&model)))
+    change(context, &args.at, |choice, config| {
+        let model = named(&meant(config, &args.model))?;
+        let done = format!("Agents use {} from now on.", inert(&model));
+        choice.primary = Some(model);
+        Ok(done)
     })
 }
 
 /// A model's name: `provider/model`.
-fn named(typed: &str) -> Result<String, Failure> {
+pub fn named(typed: &str) -> Result<String, Failure> {
     let typed = typed.trim();
     match typed.split_once('/') {
         Some((provider, model)) if !provider.is_empty() && !model.is_empty() => Ok(typed.to_owned()),
@@ -373,10 +487,10 @@ fn remove(list: &mut Vec<String>, typed: &str) -> Result<(), Failure> {
 fn change_fallbacks(
     context: &Context,
     at: &TargetArgs,
-    edit: impl Fn(&mut Vec<String>) -> Result<(), Failure>,
+    edit: impl Fn(&mut Vec<String>, &Value) -> Result<(), Failure>,
 ) -> Outcome {
-    change(context, at, |choice| {
-        edit(&mut choice.fallbacks)?;
+    change(context, at, |choice, config| {
+        edit(&mut choice.fallbacks, config)?;
         Ok(match choice.fallbacks.is_empty() {
             true => "There are no fallbacks.".to_owned(),
             false => format!("Fallbacks: {}.", inert(&choice.fallbacks.join(", "))),
@@ -385,43 +499,27 @@ fn change_fallbacks(
 }
 
 /// Changes the choice: in the file of this machine's gateway, by `config.patch` at others.
-fn change(context: &Context, at: &TargetArgs, edit: impl Fn(&mut Choice) -> Result<String, Failure>) -> Outcome {
+fn change(
+    context: &Context,
+    at: &TargetArgs,
+    edit: impl Fn(&mut Choice, &Value) -> Result<String, Failure>,
+) -> Outcome {
     let reach = reach(context, at)?;
     if reach.is_local() { change_here(context, at, edit) } else { change_there(context, reach, at, edit) }
 }
 
-fn change_here(context: &Context, at: &TargetArgs, edit: impl Fn(&mut Choice) -> Result<String, Failure>) -> Outcome {
+fn change_here(
+    context: &Context,
+    at: &TargetArgs,
+    edit: impl Fn(&mut Choice, &Value) -> Result<String, Failure>,
+) -> Outcome {
     let document = Document::load(&context.paths, &context.env)
         .map_err(|error| Failure::new(format!("The config cannot be read: {error}.")))?;
-    let mut choice = Choice::of(&document.written());
+    let config = document.written();
+    let mut choice = Choice::of(&config);
     let before = choice.clone();
-    let done = edit(&mut choice)?;
-    let path = |text: &str| {
-        text.parse::<openclaw_config::ConfigPath>().map_err(|error| Failure::new(format!("{text}: {error}.")))
-    };
-    let set = |at: &str, value: Value| Ok::<_, Failure>(Edit::Set { path: path(at)?, value, mode: SetMode::Set });
-    let edits = if choice.bare && choice.fallbacks.is_empty() {
-        vec![set(MODEL, json!(choice.primary))?]
-    } else if choice.bare {
-        vec![Edit::Set { path: path(MODEL)?, value: choice.to_model(), mode: SetMode::Replace }]
-    } else {
-        let mut edits = Vec::new();
-        if choice.primary != before.primary {
-            edits.push(set(&format!("{MODEL}.primary"), json!(choice.primary))?);
-        }
-        if choice.fallbacks != before.fallbacks {
-            let (path, value) = (path(&format!("{MODEL}.fallbacks"))?, json!(choice.fallbacks));
-            edits.push(Edit::Set { path, value, mode: SetMode::Replace });
-        }
-        edits
-    };
-    let written = Editor::new(&context.paths, &context.env).apply(&edits, &Options::default());
-    let written = written.map_err(|error| {
-        let text = error.to_string();
-        let mut lines = text.lines().map(|line| inert(line).into_owned());
-        let failure = Failure::new(lines.next().unwrap_or_default()).error_code(error.kind());
-        lines.fold(failure, Failure::detail).fact("Config", context.config_path())
-    })?;
+    let done = edit(&mut choice, &config)?;
+    let written = write(context, &choice_edits(&before, &choice)?)?;
     if at.json {
         let paths: Vec<String> = written.changes.iter().map(|change| change.path.to_string()).collect();
         output::json(&json!({"ok": true, "noop": written.noop, "changedPaths": paths, "defaultModel": choice.primary,
@@ -441,16 +539,17 @@ fn change_there(
     context: &Context,
     reach: Reach<'_>,
     at: &TargetArgs,
-    edit: impl Fn(&mut Choice) -> Result<String, Failure>,
+    edit: impl Fn(&mut Choice, &Value) -> Result<String, Failure>,
 ) -> Outcome {
     let (answer, done) = block_on(async {
         let mut rpc = Rpc::open(reach, &[READ, ADMIN]).await?;
         let config = rpc.call("config.get", json!({})).await?;
         let written =
             ["parsed", "sourceConfig", "config"].iter().map(|key| &config[*key]).find(|part| part.is_object());
-        let mut choice = Choice::of(written.unwrap_or(&Value::Null));
+        let written = written.unwrap_or(&Value::Null);
+        let mut choice = Choice::of(written);
         let before = choice.clone();
-        let done = edit(&mut choice)?;
+        let done = edit(&mut choice, written)?;
         let value = if choice.bare && choice.fallbacks.is_empty() {
             json!(choice.primary)
         } else if choice.bare {
