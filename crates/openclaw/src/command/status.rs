@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use openclaw_config::{AuthMode, Mode, credentials::UrlSource};
+use openclaw_protocol::method::channels::{AccountReport, ChannelsReport};
 use openclaw_remote::{
     Client, Deadline, Error as RemoteError,
     connect::{DeviceUse, Persona},
@@ -41,6 +42,8 @@ struct Answers {
     heartbeat: Option<Value>,
     devices: Option<Value>,
     presence: Option<Value>,
+    models: Option<Value>,
+    channels: Option<Value>,
     took: Duration,
 }
 
@@ -94,15 +97,20 @@ async fn ask(reach: &Reach<'_>, deep: bool) -> Result<Answers, RemoteError> {
     let call = |method: &'static str, params: Option<Value>| wanted(&client, method, params, limit);
     let status_params = json!({"includeChannelSummary": deep, "includeCliProjection": true});
     let health_params = deep.then(|| json!({"probe": true}));
-    let (status, health, presence, heartbeat, devices) = tokio::join!(
+    // Probes of services elsewhere end before the overview does.
+    let probe_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).saturating_sub(1_000).max(1_000);
+    let channel_params = json!({"probe": deep, "timeoutMs": probe_ms});
+    let (status, health, presence, models, channels, heartbeat, devices) = tokio::join!(
         call("status", Some(status_params)),
         call("health", health_params),
         call("system-presence", Some(json!({}))),
+        call("models.list", Some(json!({}))),
+        call("channels.status", Some(channel_params)),
         async { if deep { call("last-heartbeat", Some(json!({}))).await } else { None } },
         async { if owner { call("device.pair.list", Some(json!({}))).await } else { None } },
     );
     client.close().await;
-    Ok(Answers { status, health, heartbeat, devices, presence, took: started.elapsed() })
+    Ok(Answers { status, health, heartbeat, devices, presence, models, channels, took: started.elapsed() })
 }
 
 /// An answer, or nothing: a method that is missing or forbidden leaves its row out and stops nothing.
@@ -169,7 +177,8 @@ fn overview(context: &Context, reach: &Reach<'_>, found: &Collected, deep: bool,
     );
     let Some(answers) = answers else { return facts };
     facts.maybe("Agents", agents(answers, dot));
-    facts.maybe("Sessions", answers.status.as_ref().and_then(|status| sessions(&status["sessions"], dot)));
+    facts.maybe("Model", model(answers, dot));
+    facts.maybe("Sessions", answers.status.as_ref().and_then(|status| sessions(&status["sessions"])));
     facts.maybe(
         "Devices",
         answers.devices.as_ref().map(|devices| {
@@ -203,14 +212,7 @@ fn overview(context: &Context, reach: &Reach<'_>, found: &Collected, deep: bool,
             }
         }),
     );
-    facts.maybe(
-        "Channels",
-        health.and_then(|health| health["channelOrder"].as_array()).map(|order| match order.len() {
-            0 => "none configured".to_owned(),
-            count if deep => format!("{count} configured, probed"),
-            count => format!("{count} configured (probe them: --deep)"),
-        }),
-    );
+    facts.maybe("Channels", channels(answers, deep, dot));
     facts.maybe(
         "Tasks",
         answers
@@ -231,10 +233,68 @@ fn agents(answers: &Answers, dot: &str) -> Option<String> {
     Some(format!("{}{dot}default {}", agents.len(), inert(default)))
 }
 
-fn sessions(sessions: &Value, dot: &str) -> Option<String> {
+fn sessions(sessions: &Value) -> Option<String> {
     let count = sessions["count"].as_u64()?;
-    let model = sessions["defaults"]["model"].as_str().map(|model| format!("{dot}default {}", inert(model)));
-    Some(format!("{count} stored{}", model.unwrap_or_default()))
+    Some(format!("{count} stored"))
+}
+
+/// The model agents use, and what to type without one.
+fn model(answers: &Answers, dot: &str) -> Option<Cell> {
+    let default = answers.status.as_ref().and_then(|status| status["sessions"]["defaults"]["model"].as_str());
+    // Generations that tag nothing tell the name alone.
+    let Some(models) = answers.models.as_ref().and_then(|listing| listing["models"].as_array()) else {
+        return default.map(|model| Cell::from(inert(model).into_owned()));
+    };
+    let tagged = |model: &&Value| model["tags"].as_array().into_iter().flatten().any(|tag| tag == "default");
+    let Some(model) = models.iter().find(tagged) else {
+        return Some(match default {
+            Some(model) => Cell::from(inert(model).into_owned()),
+            None => Cell::toned(Tone::Warn, "none: nobody can answer yet (openclaw models add)"),
+        });
+    };
+    let name = format!("{}/{}", model["provider"].as_str().unwrap_or("?"), model["id"].as_str().unwrap_or("?"));
+    let name = inert(&name).into_owned();
+    Some(match model["available"].as_bool() {
+        Some(false) => Cell::toned(Tone::Bad, format!("{name}{dot}cannot be used (openclaw models status)")),
+        _ => Cell::from(name),
+    })
+}
+
+/// How the accounts of channels are; a line for each that needs a hand.
+fn channels(answers: &Answers, deep: bool, dot: &str) -> Option<Cell> {
+    let Some(report) =
+        answers.channels.clone().and_then(|report| serde_json::from_value::<ChannelsReport>(report).ok())
+    else {
+        let order = answers.health.as_ref()?["channelOrder"].as_array()?;
+        return Some(Cell::from(match order.len() {
+            0 => "none configured".to_owned(),
+            count => format!("{count} configured"),
+        }));
+    };
+    let accounts: Vec<_> = report
+        .channel_accounts
+        .iter()
+        .flat_map(|(channel, accounts)| accounts.iter().map(move |account| (channel, account)))
+        .filter(|(_, account)| account.enabled)
+        .collect();
+    if accounts.is_empty() {
+        return Some(Cell::from("none configured"));
+    }
+    let probed = |account: &AccountReport| account.probe.as_ref().is_none_or(|probe| probe.ok);
+    let well = |account: &AccountReport| account.health_state == "healthy" && probed(account);
+    let count = accounts.iter().filter(|(_, account)| well(account)).count();
+    let mut lines = vec![format!("{count} of {} running{}", accounts.len(), if deep { ", probed" } else { "" })];
+    for (channel, account) in accounts.iter().filter(|(_, account)| !well(account)) {
+        let why = account.probe.as_ref().and_then(|probe| probe.error.as_deref()).or(account.last_error.as_deref());
+        let why = why.map(|why| format!(": {}", inert(why))).unwrap_or_default();
+        let place = format!("{channel}/{}", account.account_id);
+        lines.push(format!("{}{dot}{}{why}", inert(&place), inert(&account.health_state)));
+    }
+    let all_well = count == accounts.len();
+    if !all_well {
+        lines.push("openclaw channels status --probe".to_owned());
+    }
+    Some(Cell::toned(if all_well { Tone::Good } else { Tone::Warn }, lines.join("\n")))
 }
 
 /// `token`, `password`, `none`, or what is missing.

@@ -6,6 +6,7 @@
 mod checks;
 mod cure;
 mod report;
+mod talk;
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
@@ -111,6 +112,11 @@ pub fn run(context: &Context, args: &args::Doctor) -> Outcome {
     let fixed = if args.fix { checks::tighten(&mut exam) } else { Vec::new() };
     let loaded = checks::config(context, &mut exam)?;
     checks::environment(context, &mut exam);
+    block_on(async {
+        let _progress = context.output.progress("Asking for the model …".to_owned());
+        talk::model(context, &loaded, &mut exam).await;
+        Ok(())
+    })?;
     let at = PortTargetArgs::default();
     let secrets = context.secrets(&loaded.document);
     let target = Target::resolve(Purpose::Call, &context.flags(&at), &loaded.gateway, secrets);
@@ -134,6 +140,10 @@ pub fn run(context: &Context, args: &args::Doctor) -> Outcome {
             })?;
             block_on(async {
                 checks::reachability(target, &loaded, &considered, &probed, &mut exam).await;
+                if probed.iter().any(|(_, probed)| probed.connected()) {
+                    let _progress = context.output.progress("Asking for the channels …".to_owned());
+                    talk::channels(context, target, &mut exam).await;
+                }
                 Ok(())
             })?;
         }
