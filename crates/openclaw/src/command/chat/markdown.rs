@@ -444,7 +444,8 @@ mod tests {
             20,
             &["name │ what it is", "─────┼──────────────", "one  │ a long", "     │ description", "     │ of it"],
         );
-        check("| name | what |\n|---|---|\n| one | two |", 8, &["name: one", "what:", "two"]);
+        check("| name | what |\n|---|---|\n| one | two |", 9, &["name: one", "what: two"]);
+        check("| name | what |\n|---|---|\n| one | two |", 8, &["name:", "one", "what:", "two"]);
     }
 
     /// As it streams in.

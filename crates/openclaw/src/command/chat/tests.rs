@@ -288,7 +288,12 @@ fn away_and_back() {
     person.delta("seed-1", "half");
     person.happens(Event::Away("the connection fell silent".into()));
     let screen = person.screen();
-    assert!(screen[0].ends_with("○ no connection") && screen[22].contains("fell silent – trying again"), "{screen:?}");
+    assert!(
+        screen[0].ends_with("○ no connection")
+            && screen[22].contains("trying again: ")
+            && screen[22].contains("fell silent"),
+        "{screen:?}"
+    );
     person.happens(Event::Path { path: "lan ws://10.0.0.2:1".into(), came_back: true });
     assert!(matches!(&person.model.connection, Connection::Up(_)));
     let todo = person.happens(Event::Missed);

@@ -227,7 +227,7 @@ fn status_line(model: &Model, theme: Theme, columns: usize) -> Line<'static> {
     let spin = theme.spinner(usize::try_from(model.now_ms / 100).unwrap_or(0));
     let tone = |tone: Tone| entry::tone(tone, theme);
     let left = if let Connection::Away(why) = &model.connection {
-        vec![Span::styled(format!(" {spin} no connection: {} – trying again", clean(why)), theme.bad())]
+        vec![Span::styled(format!(" {spin} no connection, trying again: {}", clean(why)), theme.bad())]
     } else if let Some((kind, hint, _)) = &model.hint {
         vec![Span::styled(format!(" {}", clean(hint)), tone(*kind))]
     } else if let Some(run) = &model.run {

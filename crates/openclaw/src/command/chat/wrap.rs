@@ -17,6 +17,16 @@ pub fn clean(text: &str) -> String {
     inert_line(text).replace('\t', TAB)
 }
 
+/// Without the invisible joiners of emoji and letters. Terminals disagree about what they make of them, and as escapes they
+/// would tear families apart.
+fn unjoined(text: &str) -> std::borrow::Cow<'_, str> {
+    const JOINERS: [char; 2] = ['\u{200c}', '\u{200d}'];
+    match text.contains(JOINERS) {
+        true => text.replace(JOINERS, "").into(),
+        false => text.into(),
+    }
+}
+
 pub fn width(text: &str) -> usize {
     text.chars().map(|c| c.width().unwrap_or(0)).sum()
 }
@@ -48,7 +58,7 @@ pub struct Paragraph {
 impl Paragraph {
     pub fn push(&mut self, text: &str, style: Style) {
         if !text.is_empty() {
-            self.pieces.push((clean(text), style));
+            self.pieces.push((clean(&unjoined(text)), style));
         }
     }
 
