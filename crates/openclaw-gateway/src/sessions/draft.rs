@@ -201,6 +201,7 @@ impl Draft {
         let Self { sessions, before, mut record, rows, appended, delete, turn } = self;
         let key = record.key.clone();
         let created = before.is_none();
+        record.settings.tidy();
         let now = match delete {
             Some(transcript) => {
                 if !created || transcript {

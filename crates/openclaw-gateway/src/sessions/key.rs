@@ -1,6 +1,6 @@
 //! Names of conversations.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,11 +10,11 @@ pub const MAX_KEY_CHARS: usize = 512;
 /// The canonical name of a conversation: `agent:<agent>:<rest>`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
-pub struct SessionKey(Box<str>);
+pub struct SessionKey(Arc<str>);
 
 impl From<SessionKey> for String {
     fn from(key: SessionKey) -> Self {
-        key.0.into()
+        key.as_str().to_owned()
     }
 }
 

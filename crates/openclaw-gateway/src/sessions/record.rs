@@ -1,7 +1,12 @@
 //! What is kept in memory of a conversation: small, and all that lists and decisions need. What was said is on disk.
 
+use std::{
+    ops::{Deref, DerefMut},
+    sync::LazyLock,
+};
+
 use openclaw_channels::message::{Address, ChatKind};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use super::SessionKey;
@@ -60,8 +65,8 @@ pub struct Record {
     pub compaction: Option<Compaction>,
     #[serde(default)]
     pub compactions: u32,
-    #[serde(default, skip_serializing_if = "Settings::is_empty")]
-    pub settings: Box<Settings>,
+    #[serde(default, skip_serializing_if = "Chosen::is_empty")]
+    pub settings: Chosen,
     #[serde(default)]
     pub totals: Totals,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -155,9 +160,64 @@ pub struct Settings {
     pub created_via: Option<String>,
 }
 
-impl Settings {
+/// [`Settings`] in memory. They are large, and most conversations have none but where they came from: that one stands apart, and
+/// the rest takes no room until something is chosen.
+#[derive(Clone, Debug, Default)]
+pub struct Chosen {
+    /// `created_via` of [`Settings`], where it is not kept here.
+    pub created_via: Option<String>,
+    rest: Option<Box<Settings>>,
+}
+
+impl Chosen {
     fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Gives back the room of settings that are all unset again.
+    pub fn tidy(&mut self) {
+        self.rest = self.rest.take().filter(|rest| **rest != Settings::default());
+    }
+}
+
+impl Deref for Chosen {
+    type Target = Settings;
+
+    fn deref(&self) -> &Settings {
+        static NONE: LazyLock<Settings> = LazyLock::new(Settings::default);
+        self.rest.as_deref().unwrap_or_else(|| &NONE)
+    }
+}
+
+impl DerefMut for Chosen {
+    fn deref_mut(&mut self) -> &mut Settings {
+        self.rest.get_or_insert_default()
+    }
+}
+
+impl PartialEq for Chosen {
+    fn eq(&self, other: &Self) -> bool {
+        self.created_via == other.created_via && **self == **other
+    }
+}
+
+impl From<Settings> for Chosen {
+    fn from(mut settings: Settings) -> Self {
+        let mut chosen = Self { created_via: settings.created_via.take(), rest: Some(Box::new(settings)) };
+        chosen.tidy();
+        chosen
+    }
+}
+
+impl Serialize for Chosen {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        Settings { created_via: self.created_via.clone(), ..(**self).clone() }.serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Chosen {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Settings::deserialize(from).map(Self::from)
     }
 }
 
@@ -233,7 +293,7 @@ impl Record {
             last_seq: 0,
             compaction: None,
             compactions: 0,
-            settings: Box::default(),
+            settings: Chosen::default(),
             totals: Totals::default(),
             last_run: None,
             place: None,
@@ -271,4 +331,26 @@ impl Record {
 
 pub(super) fn fresh() -> Box<str> {
     uuid::Uuid::new_v4().to_string().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_are_not_there_take_no_room() {
+        let mut record = Record::begin(SessionKey::resolve("main", "main", "main").expect("a key"), 1);
+        record.settings.created_via = Some("operator".into());
+        assert!(record.settings.rest.is_none());
+        record.settings.label = Some("Garden".into());
+        let text = serde_json::to_string(&record).expect("JSON");
+        assert!(text.contains(r#""settings":{"label":"Garden","createdVia":"operator"}"#), "{text}");
+        assert_eq!(serde_json::from_str::<Record>(&text).expect("reads"), record);
+        record.settings.label = None;
+        record.settings.tidy();
+        assert!(record.settings.rest.is_none());
+        let text = serde_json::to_string(&record).expect("JSON");
+        let read: Record = serde_json::from_str(&text).expect("reads");
+        assert!(read.settings.rest.is_none() && read == record, "{text}");
+    }
 }

@@ -8,7 +8,7 @@ use super::{
     draft::object,
     text::{self, line},
 };
-use crate::store::{StoreError, int};
+use crate::store::StoreError;
 
 /// Hits unless told otherwise, and at most.
 pub const DEFAULT_HITS: usize = 10;
@@ -43,18 +43,26 @@ impl Sessions {
         self.shared
             .reader
             .read(move |db| {
-                let mut statement = db.prepare_cached(
-                    "SELECT m.session_key, m.session_id, m.message_id, m.role, m.at_ms, m.body, bm25(message_words)
-                     FROM message_words JOIN message m ON m.id = message_words.rowid
-                     WHERE message_words MATCH ?1
+                // Ranked by the index alone; only what is shown is read, however much matches.
+                let mut ranked = db.prepare_cached(
+                    "SELECT rowid, bm25(message_words) AS score FROM message_words WHERE message_words MATCH ?1
+                     ORDER BY score, rowid DESC",
+                )?;
+                let mut wanted = db.prepare_cached(
+                    "SELECT m.session_key, m.session_id, m.message_id, m.role, m.at_ms, m.body FROM message m
+                     WHERE m.id = ?1
                        AND EXISTS (SELECT 1 FROM session s WHERE s.key = m.session_key)
                        AND (?2 IS NULL OR m.session_key IN (SELECT value FROM json_each(?2)))
-                       AND (?3 IS NULL OR substr(m.session_key, 1, length(?3)) = ?3)
-                     ORDER BY bm25(message_words), m.id DESC LIMIT ?4",
+                       AND (?3 IS NULL OR substr(m.session_key, 1, length(?3)) = ?3)",
                 )?;
-                let mut rows = statement.query(params![query, keys, prefix, int(limit + 1)])?;
+                let mut hits = ranked.query([query])?;
                 let mut results = Vec::new();
-                while let Some(row) = rows.next()? {
+                while results.len() <= limit
+                    && let Some(hit) = hits.next()?
+                {
+                    let (id, score): (i64, f64) = (hit.get(0)?, hit.get(1)?);
+                    let mut rows = wanted.query(params![id, keys, prefix])?;
+                    let Some(row) = rows.next()? else { continue };
                     let body = object(row.get_ref(5)?.as_str()?).unwrap_or_default();
                     results.push(SearchHit {
                         session_key: row.get(0)?,
@@ -63,7 +71,7 @@ impl Sessions {
                         role: row.get(3)?,
                         timestamp: row.get(4)?,
                         snippet: text::snippet(&text::plain(&body), &line(&typed, MAX_QUERY_CHARS), SNIPPET_CHARS),
-                        score: -row.get::<_, f64>(6)?,
+                        score: -score,
                     });
                 }
                 let more = results.len() > limit;
