@@ -12,6 +12,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use openclaw_agent::untrusted;
 use openclaw_config::{env::Env, paths::Paths, settings::Flags};
 use openclaw_protocol::{
     CloseReason, DeviceId, DeviceKey, ErrorShape, Role, ScopeSet, event,
@@ -40,7 +41,7 @@ use crate::{
     rpc::{Registry, write_limit::WriteLimit},
     runs::Runs,
     runtime::Runtime,
-    sessions::Sessions,
+    sessions::{SessionKey, Sessions},
     setup::Outcomes,
     store::Store,
     tls::Tls,
@@ -48,6 +49,19 @@ use crate::{
 
 /// System events waiting for the agent's next turn.
 const MAX_SYSTEM_EVENTS: usize = 20;
+
+/// What `hello-ok.features.capabilities` promises. The real CLI asks for models only where the first one is.
+const CAPABILITIES: [&str; 1] = ["published-model-catalog"];
+
+/// A line for the agent.
+#[derive(PartialEq, Eq)]
+struct Waiting {
+    /// The conversation; `None` for the default agent's main one.
+    session: Option<SessionKey>,
+    /// Who wrote it, when that was nobody of this machine.
+    outsider: Option<String>,
+    text: String,
+}
 
 /// Everything shared. Handlers reach it through [`crate::rpc::registry::Call`].
 pub struct Gateway {
@@ -95,13 +109,15 @@ pub struct Gateway {
     pub tls: Option<Arc<Tls>>,
     /// Counts the reloads; tells those who act upon settings.
     pub reloads: tokio::sync::watch::Sender<u64>,
+    /// Nothing new is begun; what runs may end. Comes before `cancel`, and with it.
+    pub draining: CancellationToken,
     /// Asks every task to end.
     pub cancel: CancellationToken,
     /// Owns every task.
     pub tracker: TaskTracker,
     limiter: Mutex<RateLimiter>,
     refusals: Mutex<RefusalLog>,
-    system_events: Mutex<VecDeque<String>>,
+    system_events: Mutex<VecDeque<Waiting>>,
     heartbeats: AtomicBool,
     reload_rejected: AtomicBool,
     store_failed: AtomicBool,
@@ -109,8 +125,6 @@ pub struct Gateway {
     listening: OnceLock<Vec<IpAddr>>,
     started: Instant,
 }
-    /// Nothing new is begun; what runs may end. Comes before `cancel`, and with it.
-    pub draining: CancellationToken,
 
 /// What [`Gateway::new`] is built from.
 pub struct Parts {
@@ -133,8 +147,9 @@ pub struct Parts {
 impl Gateway {
     pub fn new(parts: Parts) -> Arc<Self> {
         let registry = crate::rpc::registry();
+        let cancel = CancellationToken::new();
         parts.pairing.observe(Moment { wall_ms: now_ms(), uptime_ms: 0 });
-        let features = json!({"methods": registry.names(), "events": event::advertised(), "capabilities": []});
+        let features = json!({"methods": registry.names(), "events": event::advertised(), "capabilities": CAPABILITIES});
         Arc::new(Self {
             presence: Presence::new(own_presence(parts.version)),
             paths: parts.paths,
@@ -147,7 +162,6 @@ impl Gateway {
             identity: parts.identity,
             runtime: ArcSwap::from_pointee(parts.runtime),
             hub: Hub::default(),
-        let cancel = CancellationToken::new();
             health: Health::default(),
             pairing: parts.pairing,
             nodes: parts.nodes,
@@ -254,23 +268,52 @@ impl Gateway {
         self.runs.last_heartbeat()
     }
 
-    /// Keeps a line for the agent's next turn; the oldest gives way.
+    /// Keeps a line for the default agent's next turn in its main conversation; the oldest line gives way.
     pub fn queue_system_event(&self, text: String) {
+        self.queue_event(Waiting { session: None, outsider: None, text });
+    }
+
+    /// Keeps a line for the next turn of a conversation; the oldest line of all gives way. `outsider` says who wrote it when it
+    /// comes from outside; the agent is told so. False when the newest line that waits there is the same already.
+    pub fn queue_event_for(&self, session: &SessionKey, outsider: Option<String>, text: String) -> bool {
+        let session = Some(session).filter(|session| !self.is_default_main(session)).cloned();
+        self.queue_event(Waiting { session, outsider, text })
+    }
+
+    fn queue_event(&self, event: Waiting) -> bool {
         let mut events = self.system_events.lock().unwrap_or_else(PoisonError::into_inner);
+        if events.iter().rev().find(|other| other.session == event.session) == Some(&event) {
+            return false;
+        }
         if events.len() == MAX_SYSTEM_EVENTS {
             events.pop_front();
         }
-        events.push_back(text);
+        events.push_back(event);
+        true
+    }
+
+    fn is_default_main(&self, session: &SessionKey) -> bool {
+        let defaults = &self.session_defaults;
+        session.agent() == defaults.default_agent_id && session.rest() == defaults.main_key
     }
 
     pub fn queued_system_events(&self) -> Vec<String> {
-        self.system_events.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        let events = self.system_events.lock().unwrap_or_else(PoisonError::into_inner);
+        events.iter().map(|event| event.text.clone()).collect()
     }
 
-    /// Gives the lines to the turn that starts; they are told once.
-    pub fn take_system_events(&self) -> Vec<String> {
+    /// Gives the lines to the turn of this conversation that starts; they are told once.
+    pub fn take_system_events(&self, session: &SessionKey) -> Vec<String> {
+        let session = Some(session).filter(|session| !self.is_default_main(session));
         let mut events = self.system_events.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *events).into()
+        let (taken, left): (VecDeque<Waiting>, _) =
+            std::mem::take(&mut *events).into_iter().partition(|event| event.session.as_ref() == session);
+        *events = left;
+        let told = |event: Waiting| match event.outsider {
+            Some(outsider) => untrusted::wrap(&outsider, &event.text),
+            None => event.text,
+        };
+        taken.into_iter().map(told).collect()
     }
 
     /// A connection has its hello.

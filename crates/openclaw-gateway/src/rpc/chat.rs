@@ -185,11 +185,11 @@ fn run_id(id: &str) -> Result<RunId, ErrorShape> {
 }
 
 /// Text without what no person types and terminals obey.
-fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
 }
 
-fn thinking(word: Option<&str>) -> Result<Option<Thinking>, ErrorShape> {
+pub(crate) fn thinking(word: Option<&str>) -> Result<Option<Thinking>, ErrorShape> {
     let Some(word) = word.map(str::trim).filter(|word| !word.is_empty()) else { return Ok(None) };
     let levels = Thinking::ALL.map(Thinking::as_str).join(", ");
     let level = Thinking::parse(word);
@@ -197,7 +197,7 @@ fn thinking(word: Option<&str>) -> Result<Option<Thinking>, ErrorShape> {
 }
 
 /// Where a conversation takes place.
-fn place(gateway: &Gateway, session: &SessionKey) -> Option<Address> {
+pub(crate) fn place(gateway: &Gateway, session: &SessionKey) -> Option<Address> {
     gateway.sessions.get(session)?.place.as_ref().map(|place| place.address.clone())
 }
 
@@ -491,10 +491,7 @@ async fn wake(call: Call, params: WakeParams) -> Result<Done, ErrorShape> {
     let gateway = Arc::clone(&call.gateway);
     let written = params.session_key.as_deref().unwrap_or(MAIN_KEY);
     let key = gateway.runs.key(&gateway, written, params.agent_id.as_deref())?;
-    gateway.queue_system_event(text);
-    if now {
-        crate::runs::heartbeat::wake(&gateway, key, "wake").await;
-    }
+    crate::runs::heartbeat::notice(&gateway, key, None, text, now).await;
     Ok(Done::OK)
 }
 

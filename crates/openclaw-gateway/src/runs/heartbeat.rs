@@ -14,8 +14,26 @@ HEARTBEAT_OK.";
 /// Characters of the reply in the event.
 const PREVIEW_CHARS: usize = 200;
 
+/// Keeps a line for the next turn of a conversation and, when it should not wait, has the agent look around now. Returns what
+/// became of the line: `queued`, or `coalesced` when the same was the last one to wait there already. `outsider` names who
+/// wrote it, when it comes from outside.
+pub async fn notice(
+    gateway: &Arc<Gateway>,
+    key: SessionKey,
+    outsider: Option<String>,
+    text: String,
+    now: bool,
+) -> &'static str {
+    let reason = if outsider.is_some() { "hook" } else { "wake" };
+    let outcome = if gateway.queue_event_for(&key, outsider, text) { "queued" } else { "coalesced" };
+    if now {
+        wake(gateway, key, reason).await;
+    }
+    outcome
+}
+
 /// Has the agent look around in a conversation now. Without a model there is nobody to wake; what was queued waits.
-pub async fn wake(gateway: &Arc<Gateway>, key: SessionKey, reason: &'static str) {
+async fn wake(gateway: &Arc<Gateway>, key: SessionKey, reason: &'static str) {
     if gateway.runs.models().choose(key.agent(), None).await.is_err() {
         return;
     }

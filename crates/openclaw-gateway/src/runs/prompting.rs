@@ -11,7 +11,7 @@ use openclaw_agent::{
 use openclaw_channels::message::ChatKind;
 use openclaw_config::document::Node;
 
-use super::{Origin, RunContext, execute, live::Live, settings::Agent};
+use super::{Origin, RunContext, live::Live, settings::Agent};
 use crate::{gateway::Gateway, host, tools};
 
 /// The tools the policy lets this run use.
@@ -51,7 +51,7 @@ pub async fn system(
     let host = host::facts().hostname;
     let chat = chat(&live.request.origin);
     let mut extra = live.request.extra_system.clone().unwrap_or_default();
-    let events = execute::system_events(gateway, agent, live);
+    let events = gateway.take_system_events(&live.request.session);
     if !events.is_empty() {
         extra.push_str("\n\nWhat happened since the last turn (from the gateway; tell the person what matters):");
         events.iter().for_each(|line| extra.push_str(&format!("\n- {line}")));

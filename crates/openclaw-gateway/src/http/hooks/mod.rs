@@ -32,7 +32,7 @@ use crate::{
     },
     clock::now_ms,
     gateway::Gateway,
-    runs::{Authority, Input, Origin, RunId, RunRequest, RunStatus, Runs, WhenBusy},
+    runs::{Authority, Input, Origin, RunId, RunRequest, RunStatus, Runs, WhenBusy, heartbeat},
     runtime::Runtime,
     sessions::SessionKey,
 };
@@ -41,6 +41,8 @@ use crate::{
 const BODY_BYTES: usize = 256 * 1024;
 /// 20 failures a minute (config-hooks); a client on this machine is no exception.
 const LIMITS: Limits = Limits { max_attempts: 20, window_ms: 60_000, lockout_ms: 60_000, exempt_loopback: false };
+/// Characters of a wake's text that are kept: it is a notice, and waits in memory.
+const MAX_WAKE_CHARS: usize = 8_000;
 /// Actions of one request (config-hooks).
 const MAX_ACTIONS: usize = 200;
 /// Characters of an idempotency key (config-hooks).
@@ -88,7 +90,7 @@ pub async fn answer(
     }
     let asked = Asked { gateway, hooks: &hooks, headers: request.headers(), path: &path };
     match path.as_str() {
-        "wake" => asked.wake(read(payload)?),
+        "wake" => asked.wake(read(payload)?).await,
         "agent" => asked.agent(read(payload)?).await,
         _ => asked.mapped(&payload, query).await,
     }
@@ -199,7 +201,7 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    fn wake(&self, wake: Wake) -> Result<Response, Response> {
+    async fn wake(&self, wake: Wake) -> Result<Response, Response> {
         let text = wake.text.trim();
         if text.is_empty() {
             return Err(error(StatusCode::BAD_REQUEST, "text is required"));
@@ -213,18 +215,15 @@ impl Asked<'_> {
             }
             Some(key) => self.session(&agent, key, false)?,
         };
-        let outcome = self.do_wake(&session, text, mode);
+        let outcome = self.do_wake(session, text, mode).await;
         Ok(json_reply(StatusCode::OK, &json!({"ok": true, "mode": mode.as_str(), "eventOutcome": outcome})))
     }
 
-    fn do_wake(&self, session: &SessionKey, text: &str, mode: WakeMode) -> &'static str {
-        let text = untrusted::wrap(&format!("webhook {}", self.path), text);
-        let _ = session;
-        self.gateway.queue_system_event(text);
-        if mode == WakeMode::Now {
-            tracing::debug!("woken by the hook {}", self.path);
-        }
-        "queued"
+    /// The text comes from outside whoever wrote it, and the agent is told so.
+    async fn do_wake(&self, session: SessionKey, text: &str, mode: WakeMode) -> &'static str {
+        let outsider = Some(format!("webhook {}", self.path));
+        let text = text.chars().take(MAX_WAKE_CHARS).collect();
+        heartbeat::notice(self.gateway, session, outsider, text, mode == WakeMode::Now).await
     }
 
     async fn agent(&self, job: Job) -> Result<Response, Response> {
@@ -304,7 +303,7 @@ impl Asked<'_> {
                 return Err(error(StatusCode::BAD_REQUEST, "the mapping's textTemplate gave no text"));
             }
             let session = self.main_session(&agent)?;
-            return Ok(Done::Woken(self.do_wake(&session, &text, mapping.wake_mode)));
+            return Ok(Done::Woken(self.do_wake(session, &text, mapping.wake_mode).await));
         }
         let templated = mapping.session_key.as_deref().is_some_and(template::has_fields);
         let key = filled(&mapping.session_key);
