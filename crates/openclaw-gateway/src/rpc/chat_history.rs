@@ -129,6 +129,9 @@ async fn history(method: &str, call: &Call, params: ChatHistoryParams) -> Result
         Cursor::of(record, last).to_wire()
     });
     let receipts = receipts(call, &key, params.input_run_ids.as_deref()).await?;
+    let defaults = rows.models.defaults(key.agent());
+    // Protocol 3 always says it, and has no other place for the default.
+    let usual = (call.caller.protocol == Protocol::V3).then(|| defaults.thinking_default.clone());
     Ok(ChatHistoryAnswer::Page(Box::new(ChatHistoryPage {
         session_key: params.session_key,
         session_id: stretch.map(|id| id.as_str().to_owned()),
@@ -139,9 +142,9 @@ async fn history(method: &str, call: &Call, params: ChatHistoryParams) -> Result
         next_offset: more.then(|| limits.offset + messages.len() + silent),
         has_more: more,
         total_messages: page.total,
-        defaults: rows.models.defaults(key.agent()),
+        defaults,
         session_info: record.as_ref().map(|record| Box::new(rows.row(record))),
-        thinking_level: settings.as_ref().and_then(|settings| settings.thinking_level.clone()),
+        thinking_level: settings.as_ref().and_then(|settings| settings.thinking_level.clone()).or(usual),
         fast_mode: settings.as_ref().and_then(|settings| settings.fast_mode.clone()),
         verbose_level: settings.as_ref().and_then(|settings| settings.verbose_level.clone()),
         messages,

@@ -21,7 +21,6 @@ use super::{
     preview::Preview,
     prompting,
     record::{Delivery, RunChange},
-    settings::{Agent, MAIN_KEY},
     sink::{GAP, Keeper, merged},
     take_joining,
 };
@@ -525,16 +524,6 @@ async fn prepare(gateway: &Arc<Gateway>, live: &Arc<Live>, begun: &Begun) -> Res
     Ok(Prepared { candidates, requested, thinking, system, tools, limits })
 }
 
-/// The lines that waited for this turn.
-pub(super) fn system_events(gateway: &Gateway, agent: &Agent, live: &Live) -> Vec<String> {
-    let main = live.request.session.rest() == MAIN_KEY && live.request.session.agent() == agent.id;
-    if main && agent.id == gateway.runs.settings(gateway).default_id {
-        gateway.take_system_events()
-    } else {
-        Vec::new()
-    }
-}
-
 /// Keeps the end of a turn and tells it.
 async fn settle(
     gateway: &Arc<Gateway>,
@@ -562,9 +551,10 @@ async fn settle(
     let cut = |stop: StopReason, error: Option<&str>| {
         let model = ended.model.clone().unwrap_or_else(|| prepared.requested.clone());
         let parts: Vec<Part> = (!partial.trim().is_empty()).then(|| Part::Text(partial.clone())).into_iter().collect();
+        let api = gateway.runs.models().api_of(&model);
         let answered = Answered {
             model,
-            api: None,
+            api,
             response_model: None,
             response_id: None,
             usage: Usage::default(),

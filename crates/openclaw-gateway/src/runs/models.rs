@@ -48,6 +48,11 @@ impl Models {
         self.problems.load_full()
     }
 
+    /// Which API a model is spoken to in, as `models.providers.<id>.api` names it.
+    pub fn api_of(&self, model: &ModelRef) -> Option<String> {
+        self.catalog().provider(&model.provider)?.api.map(|api| api.as_str().to_owned())
+    }
+
     /// Waits until the config was read once.
     pub async fn ready(&self) {
         loop {

@@ -133,9 +133,10 @@ impl<'a> Keeper<'a> {
                 live.stream.usage(gateway, usage.output);
                 self.response_model.clone_from(&response_model);
                 let price = self.price(&model);
+                let api = gateway.runs.models().api_of(&model);
                 let answered = Answered {
                     model,
-                    api: None,
+                    api,
                     response_model,
                     response_id,
                     usage,
