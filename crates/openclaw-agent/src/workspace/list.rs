@@ -52,6 +52,8 @@ fn run(root: &Root, given: Value) -> Answer {
         list(root, &inside, "", depth, &mut lines)
     });
     match listed {
+        // The workspace itself is made when something is put into it.
+        Err(PathError::Missing(_)) if path == "." => Answer::text("(the directory is empty)"),
         Err(error) => Answer::error(error.to_string()),
         Ok(()) if lines.is_empty() => Answer::text("(the directory is empty)"),
         Ok(()) => Answer::text(lines.join("\n")),
