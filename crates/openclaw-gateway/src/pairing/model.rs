@@ -2,18 +2,24 @@
 //!
 //! The ledger is kept by other rules than the state machine's: it only adds rights when somebody entitled says yes, and
 //! drops them when somebody takes them away. In every reachable state, whatever any device can do with any token it
-//! ever saw, or with none, has to be in the ledger. States that differ only in the names of tokens and ids are one.
+//! ever saw, or with none, or over a connection that was admitted before, has to be in the ledger. Every state is also read
+//! back from the real tables, as a restart would find it. States that differ only in the names of tokens and ids are one.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use openclaw_protocol::{DeviceId, DeviceKey, Protocol, Role, Scope, ScopeSet, Secret};
 
-use super::*;
-use crate::auth::decide::PairReason;
+use rusqlite::Connection;
 
-/// Longest sequences of operations explored, from nothing and from the prepared start. Six and four
-/// hold as well; they take minutes.
-const DEPTHS: [usize; 2] = [4, 3];
+use super::*;
+use crate::{
+    auth::decide::PairReason,
+    store::{found_at_start, tables},
+};
+
+/// Longest sequences of operations explored: from nothing, from the prepared start, and from there with connections told
+/// apart. Six, four and three hold as well; they take minutes.
+const DEPTHS: [usize; 3] = [4, 3, 2];
 const NOW: i64 = 1_000_000;
 
 /// What may be asked for: scopes are two, one of which implies the other.
@@ -72,6 +78,8 @@ enum Step {
         wish: usize,
     },
     Expire,
+    /// The gateway ends and starts again: what was saved is what there is, and nobody is connected.
+    Restart,
 }
 
 /// Approver 0 is the owner, 1 holds pairing only, 2 holds pairing and read.
@@ -92,7 +100,40 @@ struct World {
     stale_requests: BTreeSet<RequestId>,
     /// Roles somebody revoked and nobody approved since.
     withdrawn: BTreeSet<(usize, Role)>,
+    /// Connections that were admitted and not closed since, with their scopes.
+    connected: BTreeSet<(usize, Role, Vec<&'static str>)>,
+    disk: Disk,
     made: u32,
+}
+
+/// What was saved.
+#[derive(Clone, Default)]
+struct Disk {
+    devices: BTreeMap<DeviceId, PairedDevice>,
+    requests: BTreeMap<RequestId, PendingDevice>,
+}
+
+impl Disk {
+    fn save(&mut self, changes: &[DeviceChange]) {
+        for change in changes {
+            match change {
+                DeviceChange::PutDevice(device) => drop(self.devices.insert(device.id.clone(), (**device).clone())),
+                DeviceChange::DeleteDevice(id) => drop(self.devices.remove(id)),
+                DeviceChange::PutRequest(request) => {
+                    drop(self.requests.insert(request.id.clone(), (**request).clone()))
+                }
+                DeviceChange::DeleteRequest(id) => drop(self.requests.remove(id)),
+                // Made and redeemed within one step.
+                DeviceChange::PutBootstrap(_) | DeviceChange::DeleteBootstrap(_) => {}
+            }
+        }
+    }
+
+    fn rows(&self) -> Vec<DeviceChange> {
+        let devices = self.devices.values().map(|device| DeviceChange::PutDevice(Box::new(device.clone())));
+        let requests = self.requests.values().map(|request| DeviceChange::PutRequest(Box::new(request.clone())));
+        devices.chain(requests).collect()
+    }
 }
 
 fn scopes(wish: usize) -> ScopeSet {
@@ -134,13 +175,15 @@ impl World {
         let mut next = self.clone();
         next.made += 1;
         let token = Secret::new(format!("t{}", next.made));
+        let mut effects = Effects::none();
         match step {
             Step::Request { device, wish, changed } => {
                 let asked = next.request(keys, device, wish, changed);
                 let fresh = RequestId::new(format!("r{}", next.made));
                 let others = |world: &Self| world.other_requests(keys, device, asked.role);
                 let before = others(self);
-                let (requested, _) = next.pairing.request(next.now, fresh, asked.clone()).ok()?;
+                let (requested, made) = next.pairing.request(next.now, fresh, asked.clone()).ok()?;
+                effects = made;
                 assert_eq!(others(&next), before, "a request pushed out another one");
                 next.stale_requests.extend(requested.superseded);
             }
@@ -148,7 +191,7 @@ impl World {
                 let pending = next.pairing.pending_of(next.now, keys.id(device), role)?.clone();
                 assert_eq!(pending.request.role, role);
                 let before = self.other_requests(keys, device, role);
-                let _ = next.pairing.approve(next.now, &pending.id, &approver(by), token).ok()?;
+                effects = next.pairing.approve(next.now, &pending.id, &approver(by), token).ok()?.1;
                 assert!(entitled(by, &pending.request, self, device), "{by} approved {:?}", pending.request);
                 next.withdrawn.remove(&(device, pending.request.role));
                 next.consent(device, &pending.request, true);
@@ -164,8 +207,8 @@ impl World {
             Step::ApproveSilently { device, wish } => {
                 let asked = next.request(keys, device, wish, false);
                 let waiting = next.pairing.pending_of(next.now, keys.id(device), asked.role).cloned();
-                let _ =
-                    next.pairing.approve_silent(next.now, asked.clone(), ApprovedVia::Silent, token, |_| true).ok()?;
+                let asking = asked.clone();
+                effects = next.pairing.approve_silent(next.now, asking, ApprovedVia::Silent, token, |_| true).ok()?.1;
                 assert!(!self.withdrawn.contains(&(device, asked.role)), "withdrawn consent came back silently");
                 next.consent(device, &asked, false);
                 next.stale_requests.extend(waiting.filter(|w| w.request.same_as(&asked)).map(|w| w.id));
@@ -182,7 +225,7 @@ impl World {
                 let asked = next.request(keys, device, wish, changed);
                 let waiting = next.requests(keys, device);
                 let fresh = [token, Secret::new(format!("t{}b", next.made))];
-                let _ = next.pairing.redeem(now, "once", &asked, None, fresh).ok()?;
+                effects = next.pairing.redeem(now, "once", &asked, None, fresh).ok()?.1;
                 assert!(role == WISHES[wish].0 && granted.covers(scopes(wish)), "redeemed beyond the token");
                 let again = next.pairing.check_bootstrap(now, "once", role, ScopeSet::EMPTY, None);
                 assert_eq!(again, Err(BootstrapError::Unknown), "redeemed and still there");
@@ -193,12 +236,12 @@ impl World {
             }
             Step::Reject { device, role } => {
                 let pending = next.pairing.pending_of(next.now, keys.id(device), role)?.id.clone();
-                let _ = next.pairing.reject(next.now, &pending).ok()?;
+                effects = next.pairing.reject(next.now, &pending).ok()?.1;
                 next.stale_requests.insert(pending);
             }
             Step::Remove { device } => {
                 let waiting = next.requests(keys, device);
-                let _ = next.pairing.remove(next.now, keys.id(device)).ok()?;
+                effects = next.pairing.remove(next.now, keys.id(device)).ok()?;
                 assert_eq!(next.requests(keys, device), []);
                 next.stale_requests.extend(waiting);
                 for role in Role::ALL {
@@ -207,7 +250,7 @@ impl World {
                 }
             }
             Step::Revoke { device, role } => {
-                let _ = next.pairing.revoke(next.now, keys.id(device), role).ok()?;
+                effects = next.pairing.revoke(next.now, keys.id(device), role).ok()?.1;
                 next.withdrawn.insert((device, role));
                 next.take_away(device, role);
             }
@@ -223,7 +266,9 @@ impl World {
                     protocol: Protocol::V4,
                 };
                 let asked = Some(scopes(wish));
-                let (rotated, _) = next.pairing.rotate(next.now, &caller, keys.id(device), role, asked, token).ok()?;
+                let (rotated, made) =
+                    next.pairing.rotate(next.now, &caller, keys.id(device), role, asked, token).ok()?;
+                effects = made;
                 assert!(caller.scopes.covers(rotated.scopes), "rotated beyond the caller");
                 assert!(rotated.token.is_none() || by_device == Some(device), "delivered to a stranger");
                 let stranger = by_device.is_some_and(|by| by != device);
@@ -237,17 +282,36 @@ impl World {
                     generation: None,
                     bind: false,
                 };
-                let _ = next.pairing.issue(next.now, &asked, token).ok()?;
+                effects = next.pairing.issue(next.now, &asked, token).ok()?.1;
+                next.connected.insert((device, WISHES[wish].0, scopes(wish).names()));
             }
             Step::Expire => {
                 next.now += 6 * 60_000;
                 let live: Vec<RequestId> = self.pairing.list(self.now).0.iter().map(|p| p.id.clone()).collect();
-                let _ = next.pairing.expire(next.now);
+                effects = next.pairing.expire(next.now);
                 next.stale_requests.extend(live);
             }
+            Step::Restart => {
+                let saved = &next.disk;
+                next.pairing =
+                    DevicePairing::from_rows(saved.devices.values().cloned(), saved.requests.values().cloned());
+                next.connected.clear();
+            }
+        }
+        next.disk.save(&effects.changes);
+        for gone in &effects.disconnect {
+            let meant =
+                |device: usize, role: Role| *keys.id(device) == gone.device_id && gone.role.is_none_or(|r| r == role);
+            next.connected.retain(|(device, role, _)| !meant(*device, *role));
         }
         next.note_tokens(keys);
         Some(next)
+    }
+
+    /// What was saved is what is in force, and the tables give back what they were given.
+    fn check_disk(&self, tables: &mut Connection, path: &[Step]) {
+        let found = found_at_start(tables, self.disk.rows());
+        assert_eq!(found.list(self.now), self.pairing.list(self.now), "a restart finds something else after {path:?}");
     }
 
     /// Ids of the device's live requests.
@@ -326,6 +390,11 @@ impl World {
                     assert!(within(issued.scopes), "device {device} was issued {issued:?} unapproved after {path:?}");
                 }
             }
+            for (_, role, held) in self.connected.iter().filter(|(of, ..)| *of == device) {
+                let allowed = self.ledger.get(&(device, *role));
+                let within = allowed.is_some_and(|allowed| allowed.covers(ScopeSet::parse(held)));
+                assert!(within, "a connection kept {role} {held:?} after {path:?}");
+            }
             if let Some(record) = self.pairing.get(keys.id(device)) {
                 for role in Role::ALL {
                     let allowed = self.ledger.get(&(device, role)).copied();
@@ -338,7 +407,9 @@ impl World {
 
     /// The state up to the names of tokens, requests and devices. Dead tokens are left out: [`World::note_tokens`] sees
     /// that none of them is ever in force again.
-    fn shape(&self, keys: &Keys) -> String {
+    ///
+    /// With `connections`, who is connected makes a state of its own; without, it is the first way there that counts.
+    fn shape(&self, keys: &Keys, connections: bool) -> String {
         let shape_of = |device: usize| {
             let record = self.pairing.get(keys.id(device)).map(|d| {
                 let tokens: Vec<_> = d.tokens.iter().map(|(r, t)| (*r, t.live(), t.scopes)).collect();
@@ -349,7 +420,9 @@ impl World {
                 pending.map(|p| (p.request.role, p.request.scopes, p.request.reason, p.request.client.platform.clone()))
             });
             let held: Vec<_> = Role::ALL.iter().map(|role| self.ledger.get(&(device, *role))).collect();
-            format!("{record:?}{pending:?}{held:?}")
+            let connected = self.connected.iter().filter(|(of, ..)| connections && *of == device);
+            let connected: Vec<_> = connected.map(|(_, role, scopes)| (role, scopes)).collect();
+            format!("{record:?}{pending:?}{held:?}{connected:?}")
         };
         let mut shapes: Vec<String> = (0..keys.0.len()).map(shape_of).collect();
         shapes.sort();
@@ -367,7 +440,7 @@ fn entitled(by: usize, request: &PairingRequest, before: &World, device: usize) 
 }
 
 fn steps() -> Vec<Step> {
-    let mut steps = vec![Step::Expire, Step::ApproveStale { by: 0 }];
+    let mut steps = vec![Step::Expire, Step::Restart, Step::ApproveStale { by: 0 }];
     for device in 0..DEVICES {
         for wish in 0..WISHES.len() {
             steps.push(Step::Request { device, wish, changed: false });
@@ -397,7 +470,7 @@ fn steps() -> Vec<Step> {
 }
 
 /// F6, P-39…P-42, P-47, P-48: no order of operations yields a right that nobody approved, or keeps one after removal or
-/// revocation.
+/// revocation, over a connection or across a restart.
 #[test]
 fn no_interleaving_yields_an_unapproved_right() {
     let keys = Keys((1..=DEVICES as u8).map(|n| DeviceKey::from_seed(&[n; 32])).map(|key| (key.id(), key)).collect());
@@ -409,39 +482,47 @@ fn no_interleaving_yields_an_unapproved_right() {
         dead: BTreeSet::new(),
         stale_requests: BTreeSet::new(),
         withdrawn: BTreeSet::new(),
+        connected: BTreeSet::new(),
+        disk: Disk::default(),
         made: 0,
     };
-    // The second start is far from the first: an administrator that is a node too, and a reader who asks for more.
+    // The second start is far from the first: an administrator that is a node too, and a reader who asks for more, all of
+    // them connected.
     let prepared = [
         Step::ApproveSilently { device: 0, wish: 2 },
         Step::Request { device: 0, wish: 3, changed: false },
         Step::Approve { device: 0, role: Role::Node, by: 0 },
         Step::Request { device: 1, wish: 1, changed: false },
         Step::Approve { device: 1, role: Role::Operator, by: 2 },
+        Step::Connect { device: 0, wish: 2 },
+        Step::Connect { device: 0, wish: 3 },
         Step::Connect { device: 1, wish: 1 },
         Step::Request { device: 1, wish: 2, changed: false },
     ];
     let prepared = prepared.into_iter().fold(start.clone(), |world, step| world.step(&keys, step).expect("goes"));
-    let reached = explore(&keys, start, DEPTHS[0]) + explore(&keys, prepared, DEPTHS[1]);
+    let reached = explore(&keys, start, DEPTHS[0], false)
+        + explore(&keys, prepared.clone(), DEPTHS[1], false)
+        + explore(&keys, prepared, DEPTHS[2], true);
     assert!(reached > 7_000, "the exploration reached only {reached} states");
 }
 
 /// Breadth first, so that the path told by a failure is a shortest one.
-fn explore(keys: &Keys, start: World, depth: usize) -> usize {
-    let steps = steps();
-    let mut seen = HashSet::from([start.shape(keys)]);
+fn explore(keys: &Keys, start: World, depth: usize, connections: bool) -> usize {
+    let (steps, mut tables) = (steps(), tables());
+    let mut seen = HashSet::from([start.shape(keys, connections)]);
     let mut frontier = vec![(start, Vec::new())];
     for _ in 0..depth {
         let mut next_frontier = Vec::new();
         for (world, path) in &frontier {
             for step in &steps {
                 let Some(next) = world.step(keys, *step) else { continue };
-                if !seen.insert(next.shape(keys)) {
+                if !seen.insert(next.shape(keys, connections)) {
                     continue;
                 }
                 let mut path: Vec<Step> = path.clone();
                 path.push(*step);
                 next.check(keys, &path);
+                next.check_disk(&mut tables, &path);
                 next_frontier.push((next, path));
             }
         }

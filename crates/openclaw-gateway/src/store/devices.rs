@@ -65,6 +65,31 @@ pub(super) const SCHEMA_1: &str = "
     ) STRICT, WITHOUT ROWID;
 ";
 
+/// A device may wait in both roles at once.
+pub(super) const SCHEMA_2: &str = "
+    CREATE TABLE pairing_requests_2 (
+        request_id       TEXT PRIMARY KEY,
+        device_id        TEXT NOT NULL,
+        public_key       TEXT NOT NULL,
+        display_name     TEXT,
+        platform         TEXT,
+        device_family    TEXT,
+        client_id        TEXT,
+        client_mode      TEXT,
+        browser_origin   TEXT,
+        role             TEXT NOT NULL,
+        scopes           TEXT NOT NULL,
+        remote_ip        TEXT,
+        reason           TEXT NOT NULL,
+        silent           INTEGER NOT NULL,
+        requested_at_ms  INTEGER NOT NULL,
+        UNIQUE (device_id, role)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO pairing_requests_2 SELECT * FROM pairing_requests;
+    DROP TABLE pairing_requests;
+    ALTER TABLE pairing_requests_2 RENAME TO pairing_requests;
+";
+
 const REASONS: [PairReason; 4] =
     [PairReason::NotPaired, PairReason::RoleUpgrade, PairReason::ScopeUpgrade, PairReason::MetadataUpgrade];
 

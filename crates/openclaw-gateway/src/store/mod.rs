@@ -105,6 +105,27 @@ impl Change {
     }
 }
 
+/// Empty tables in memory, for tests of rooms.
+#[cfg(test)]
+pub(crate) fn tables() -> Connection {
+    let connection = Connection::open_in_memory().expect("memory");
+    schema::create(&connection);
+    connection
+}
+
+/// What a start would find if exactly these changes had been saved.
+#[cfg(test)]
+pub(crate) fn found_at_start(
+    tables: &mut Connection,
+    changes: impl IntoIterator<Item = DeviceChange>,
+) -> DevicePairing {
+    let transaction = tables.transaction().expect("free");
+    for change in changes {
+        devices::apply(&transaction, &change).expect("fits the tables");
+    }
+    devices::load(&transaction).expect("reads")
+}
+
 /// A device was here. Saved when convenient; the last note per device and role counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Touch {

@@ -42,6 +42,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { room: "runs", sql: runs::SCHEMA_1 },
     Migration { room: "channels", sql: channels::SCHEMA_1 },
     Migration { room: "channels", sql: prompts::SCHEMA_1 },
+    Migration { room: "devices", sql: devices::SCHEMA_2 },
 ];
 
 /// Opens or creates the database: 0600 in a 0700 directory, WAL, schema current.
@@ -110,6 +111,13 @@ fn check_identity(connection: &Connection, path: &Path) -> Result<(), StoreError
         return Err(StoreError::Newer { path: path.to_owned(), found: version, known });
     }
     Ok(())
+}
+
+/// The tables, in an empty database.
+#[cfg(test)]
+pub(super) fn create(connection: &Connection) {
+    connection.pragma_update(None, "foreign_keys", true).expect("takes it");
+    MIGRATIONS.iter().for_each(|step| connection.execute_batch(step.sql).expect("good SQL"));
 }
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
