@@ -24,7 +24,7 @@ const MAX_BYTES: u64 = 24 * 1024;
 /// Why there is none. Neither the URL nor the code is repeated.
 pub async fn fetch(url: &GatewayUrl) -> Result<SetupCode, Failure> {
     let answer = match timeout(PATIENCE, ask(url)).await {
-        Ok(answer) => answer.map_err(|error| Failure::remote(&error, &Place::default()))?,
+        Ok(answer) => answer.map_err(|error| unreached(&error, url))?,
         Err(_) => {
             return Err(
                 Failure::new("The join URL gave no answer in time.").exit(openclaw_remote::error::TIMEOUT_EXIT_CODE)
@@ -36,6 +36,20 @@ pub async fn fetch(url: &GatewayUrl) -> Result<SetupCode, Failure> {
             .error_code("join_url")
             .there("a code is given out once; make a new one", "openclaw devices join-code")
     })
+}
+
+/// The way failed. Nobody fetched the code yet, so the URL is as good as it: only the host is named.
+fn unreached(error: &RemoteError, url: &GatewayUrl) -> Failure {
+    let failure = Failure::remote(error, &Place::default());
+    let message = failure.message().replace(url.path(), "/j/…");
+    let failure = failure.with_message(message);
+    match error {
+        RemoteError::Tls { .. } => failure.there(
+            "a URL cannot vouch for a gateway's own certificate; make a code, which does",
+            "openclaw devices invite --role node",
+        ),
+        _ => failure,
+    }
 }
 
 /// HTTP/1.0, so that the answer ends with the connection.
@@ -133,5 +147,15 @@ mod tests {
             let message = refused.expect_err(expected).message().to_owned();
             assert!(message.contains(expected) && !message.contains("abcdefghij"), "{message}");
         }
+
+        // Nobody took it: it is still good, and not shown to whoever reads the terminal later.
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let port = listener.local_addr().expect("address").port();
+        let server = tokio::spawn(async move { drop(listener.accept().await) });
+        let url = GatewayUrl::parse(&format!("https://127.0.0.1:{port}{PATH}")).expect("url");
+        let refused = fetch(&url).await.expect_err("no TLS there");
+        server.await.expect("served");
+        let all = format!("{} {}", refused.lines(crate::output::Style::plain()).join(" "), refused.envelope());
+        assert!(all.contains("127.0.0.1") && !all.contains("abcdefghij"), "{all}");
     }
 }

@@ -338,7 +338,24 @@ async fn ask(
     let limit = desk.reach.timeout().max(Duration::from_millis(timeout_ms).saturating_add(TRANSPORT));
     let params =
         json!({"nodeId": node, "command": command, "params": params, "timeoutMs": timeout_ms, "idempotencyKey": key});
-    desk.call_within("node.invoke", params, limit).await
+    let answer = desk.link.call("node.invoke", Some(params), limit).await;
+    answer.map_err(|error| {
+        let failure = desk.reach.failure(&error);
+        let details = error.shape().and_then(|shape| shape.details.as_ref());
+        let said = |key: &str| details.and_then(|details| details.get(key)?.as_str());
+        match (said("code"), said("reason")) {
+            (Some("PAIRING_CHANGED"), _) | (_, Some("command not approved")) => {
+                failure.there("see whether something of this node waits for approval", "openclaw nodes pending")
+            }
+            (_, Some("command not allowlisted")) => failure
+                .detail("The gateway's owner allows it by adding it to gateway.nodes.commands.allow.")
+                .there("see the lists", "openclaw config get gateway.nodes"),
+            (_, Some("command not declared by node" | "node did not declare commands")) => {
+                failure.remedy("see what it offers", format!("openclaw nodes describe --node {}", show::short(node)))
+            }
+            _ => failure,
+        }
+    })
 }
 
 /// A key nobody used before.

@@ -58,11 +58,19 @@ pub fn node(nodes: &[Node], typed: &str) -> Result<Picked, Failure> {
     }
 }
 
-/// By id or the start of it.
+/// By id or the start of it; by the node that asks, if it is one.
 pub fn request<'a>(pending: &'a [PendingNode], typed: &str) -> Result<&'a PendingNode, Failure> {
     let typed = typed.trim();
     if let Some(exact) = pending.iter().find(|request| request.request_id == typed) {
         return Ok(exact);
+    }
+    let of_node = |request: &&PendingNode| {
+        let named = request.display_name.as_deref().is_some_and(|name| !typed.is_empty() && name.trim() == typed);
+        named || (typed.len() >= MIN_NODE_PREFIX && request.node_id.starts_with(&typed.to_ascii_lowercase()))
+    };
+    let mut asking = pending.iter().filter(of_node);
+    if let (Some(only), None) = (asking.next(), asking.next()) {
+        return Ok(only);
     }
     let mut matching =
         pending.iter().filter(|request| typed.len() >= MIN_REQUEST_PREFIX && request.request_id.starts_with(typed));
@@ -127,12 +135,24 @@ mod tests {
 
     #[test]
     fn requests_may_be_abbreviated() {
-        let pending = |id: &str| -> PendingNode {
-            serde_json::from_value(serde_json::json!({"requestId": id, "nodeId": "n", "ts": 0})).expect("a request")
+        let pending = |id: &str, node: &str, name: &str| -> PendingNode {
+            let request = serde_json::json!({"requestId": id, "nodeId": node, "displayName": name, "ts": 0});
+            serde_json::from_value(request).expect("a request")
         };
-        let list = [pending("8a98d942-36c2"), pending("8a98ffff-1111")];
-        assert_eq!(request(&list, "8a98d").expect("one").request_id, "8a98d942-36c2");
-        for wrong in ["8a98", "8a", "", "zzzz"] {
+        let list = [
+            pending("8a98d942-36c2", "0123456789ab", "bench"),
+            pending("8a98ffff-1111", "0123456700cd", "lab"),
+            pending("77770000-1111", "ffffffffffff", "lab"),
+        ];
+        for (typed, id) in [
+            ("8a98d", "8a98d942-36c2"),
+            ("bench", "8a98d942-36c2"),
+            ("0123456789", "8a98d942-36c2"),
+            ("FFFFFF", "77770000-1111"),
+        ] {
+            assert_eq!(request(&list, typed).expect("one").request_id, id, "{typed}");
+        }
+        for wrong in ["8a98", "8a", "", "zzzz", "lab", "012345", "01234"] {
             assert!(request(&list, wrong).is_err(), "{wrong}");
         }
     }

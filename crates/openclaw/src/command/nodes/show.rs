@@ -154,7 +154,7 @@ fn all(commands: &[String]) -> String {
         return "nothing".to_owned();
     }
     let commands: Vec<String> = commands.iter().map(|command| inert(command).into_owned()).collect();
-    commands.chunks(4).map(|line| line.join(", ")).collect::<Vec<_>>().join("\n")
+    commands.chunks(4).map(|line| line.join(", ")).collect::<Vec<_>>().join(",\n")
 }
 
 pub fn list(style: Style, waiting: &[PendingNode], paired: &[&PairedNode], nodes: &[Node], now: i64) -> String {
