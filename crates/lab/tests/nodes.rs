@@ -1,8 +1,10 @@
 //! Nodes over the wire: approval, invocation, what a node may not do. Expected frames are those of release 2026.9.6
 //! (captures `pairing-node-events`, `node-run-pair-invoke`) and 2026.2.26 (`v3-node-on-v3-gateway`, `v3-rpc-sweep`).
 
+use doubles::model::Model;
 use lab::{
     client::{Client, Login, new_device},
+    peers::model_sections,
     sandbox::{Sandbox, Setup},
     wire::wait_for,
 };
@@ -281,4 +283,72 @@ fn announcing_nodes_belongs_to_protocol_3() {
     let token = &approved["node"]["token"];
     assert_eq!(then.ok("node.pair.verify", json!({"nodeId": "n1", "token": token}))["ok"], true);
     assert_eq!(then.err("node.pair.approve", json!({"requestId": "nope"}))["message"], "unknown requestId");
+}
+
+fn report(node: &mut Client, event: &str, payload: &Value) -> Value {
+    node.ok("node.event", json!({"event": event, "payloadJSON": payload.to_string()}))
+}
+
+/// The reply of the next run of that conversation, as the connection hears it.
+fn heard(client: &mut Client, key: &str) -> (String, Value) {
+    loop {
+        let event = client.event("chat");
+        let payload = &event["payload"];
+        if payload["sessionKey"] == key && payload["state"] == "final" {
+            return (payload["message"]["content"][0]["text"].as_str().expect("text").to_owned(), event);
+        }
+    }
+}
+
+/// S-097: words said to a node reach the agent, once, and the answer goes to those who listen; a node gains no right by it.
+#[test]
+fn words_said_to_a_node_are_answered() {
+    let model = Model::echo();
+    let g = Setup::new().config(model_sections(&model.url())).start();
+    let mut operator = g.operator(EVERYTHING);
+    let key = new_device();
+    let mut node = node_login(&g, &key, &["system.which"]).hello();
+    let said = json!({"text": "what time is it", "eventId": "e1"});
+    // Before the owner approved what it offers, nobody listens to it.
+    for (event, payload) in
+        [("voice.transcript", &said), ("agent.request", &said), ("chat.subscribe", &json!({"sessionKey": "main"}))]
+    {
+        let refused = node.err("node.event", json!({"event": event, "payloadJSON": payload.to_string()}));
+        assert_eq!(refused["details"]["code"], "PAIRING_CHANGED", "{event}");
+    }
+    let request = operator.event("node.pair.requested")["payload"]["requestId"].clone();
+    operator.ok("node.pair.approve", json!({"requestId": request}));
+
+    let main = "agent:main:main";
+    assert_eq!(report(&mut node, "chat.subscribe", &json!({"sessionKey": "main"}))["handled"], true);
+    assert_eq!(report(&mut node, "voice.transcript", &said)["handled"], true);
+    let again = report(&mut node, "voice.transcript", &said);
+    assert_eq!((&again["handled"], &again["reason"]), (&json!(false), &json!("duplicate")));
+    let (answer, event) = heard(&mut operator, main);
+    assert!(answer.contains("what time is it"), "{answer}");
+    assert!(event.get("seq").is_some());
+    // The node follows the conversation: it hears the same, point to point.
+    let (echo, event) = heard(&mut node, main);
+    assert_eq!((&echo, event.get("seq")), (&answer, None));
+    assert_eq!(node.event("agent").get("seq"), None);
+    let history = operator.ok("chat.history", json!({"sessionKey": "main"}));
+    let asked = history["messages"].as_array().expect("messages").iter().filter(|message| message["role"] == "user");
+    assert_eq!(asked.count(), 1, "said twice, asked once: {history}");
+
+    // What was typed there belongs to a conversation of its own; the node does not follow it.
+    assert_eq!(report(&mut node, "chat.unsubscribe", &json!({"sessionKey": "main"}))["handled"], true);
+    assert_eq!(report(&mut node, "agent.request", &json!({"message": "a shared page"}))["handled"], true);
+    let own = format!("agent:main:node-{}", key.id());
+    assert!(heard(&mut operator, &own).0.contains("a shared page"));
+    assert_eq!(report(&mut node, "voice.transcript", &json!({"text": "once more"}))["handled"], true);
+    assert!(heard(&mut operator, main).0.contains("once more"));
+    // Nothing said is nothing asked.
+    for nothing in [json!({"text": " "}), json!({"text": 7}), json!({"text": "x".repeat(20_001)})] {
+        assert_eq!(report(&mut node, "voice.transcript", &nothing)["handled"], false, "{nothing}");
+    }
+    // All that happened is in what the node read by now: nothing of a conversation it does not follow.
+    node.ok("node.event", json!({"event": "bogus"}));
+    assert!(node.events.iter().all(|event| event["event"] != "chat"), "{:?}", node.events);
+    model.wait_idle();
+    assert_eq!(model.asks().len(), 3);
 }

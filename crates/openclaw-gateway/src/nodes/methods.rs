@@ -29,6 +29,7 @@ use super::{
     reports::{self, Heard},
     settle,
     surface::{Effects, NodeChange, SurfaceError},
+    talk::{self, Wish},
     view::{self, DeviceFacts},
     voicewake,
     work::WorkError,
@@ -125,7 +126,16 @@ fn nodes(registry: &mut Registry) {
             }
             Ok(call.gateway.nodes.progressed(&call.caller, params))
         })
-        .on::<NodeEvent>(event)
+        .on_async::<NodeEvent, _>(|call, params| {
+            // What can be done at once is done in the connection's own turn: events count in their order.
+            let done = event(&call, &params);
+            async move {
+                match done? {
+                    Told::Done(result) => Ok(result),
+                    Told::Wish(node, wish) => talk::ask(&call.gateway, node, &params.event, wish).await,
+                }
+            }
+        })
         .on::<NodeRunnerInventoryUpdate>(|call, _| {
             let node = this_node(call)?;
             approval_of(&call.gateway, &node)?;
@@ -282,11 +292,18 @@ fn approval_of(gateway: &Gateway, node: &LiveNode) -> Result<super::surface::Sur
     })
 }
 
-fn event(call: &Call, params: NodeEventParams) -> Result<NodeEventResult, ErrorShape> {
+/// What became of an event in its own turn.
+enum Told {
+    Done(NodeEventResult),
+    /// The agent is to hear it.
+    Wish(DeviceId, Wish),
+}
+
+fn event(call: &Call, params: &NodeEventParams) -> Result<Told, ErrorShape> {
     let node = this_node(call)?;
     let (gateway, now) = (&call.gateway, now_ms());
     let approved = || gateway.nodes.approved(&node.id).ok_or_else(|| pairing_changed("invocation"));
-    let handled = match reports::hear(&params)? {
+    let handled = match reports::hear(params)? {
         Heard::Unhandled(reason) => Err(reason),
         Heard::HostStats(mut stats) => {
             approved()?;
@@ -302,11 +319,22 @@ fn event(call: &Call, params: NodeEventParams) -> Result<NodeEventResult, ErrorS
         }
         Heard::Active { idle_seconds } => note_activity(gateway, &node, now, Some(idle_seconds), &approved()?),
         Heard::ActivityCleared => note_activity(gateway, &node, now, None, &approved()?),
+        Heard::Wish(wish) => {
+            approved()?;
+            return Ok(Told::Wish(node.id.clone(), wish));
+        }
+        Heard::Follow(asked) => {
+            approved()?;
+            match talk::follow(gateway, call.caller.number, params, &asked)? {
+                true => Ok(None),
+                false => Err("invalid_payload"),
+            }
+        }
     };
-    Ok(match handled {
+    Ok(Told::Done(match handled {
         Ok(reason) => reports::event_result(&params.event, true, reason),
         Err(reason) => reports::event_result(&params.event, false, Some(reason)),
-    })
+    }))
 }
 
 fn note_activity(

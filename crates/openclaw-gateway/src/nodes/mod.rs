@@ -6,7 +6,7 @@
 //!
 //! [`surface`], [`policy`], [`legacy`] and [`work`] are pure. [`registry`] keeps what is remembered in step with the
 //! store and knows which nodes are here ([`live`]); [`invoke`] and [`answers`] carry commands to them; [`methods`] is
-//! the RPC side, [`for_run`] that of the agent.
+//! the RPC side, [`for_run`] that of the agent, and [`talk`] what nodes say to it.
 
 pub mod answers;
 pub mod for_run;
@@ -20,6 +20,7 @@ pub mod registry;
 pub mod reports;
 pub mod sent;
 pub mod surface;
+pub mod talk;
 pub mod view;
 pub mod voicewake;
 pub mod work;

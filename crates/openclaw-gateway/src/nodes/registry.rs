@@ -14,6 +14,7 @@ use super::{
     legacy::LegacyPairing,
     live::LiveNode,
     surface::{Effects, NodeEvent, Surface, Surfaces},
+    talk::Recent,
     view,
     work::Work,
 };
@@ -40,6 +41,8 @@ pub struct Nodes {
     live: RwLock<HashMap<DeviceId, Arc<LiveNode>>>,
     pub(super) work: Mutex<Work>,
     pub(super) answers: Answers,
+    /// What nodes heard lately.
+    pub(super) recent: Recent,
 }
 
 #[derive(Debug)]
@@ -70,6 +73,7 @@ impl Nodes {
             live: RwLock::default(),
             work: Mutex::default(),
             answers: Answers::default(),
+            recent: Recent::default(),
         })
     }
 

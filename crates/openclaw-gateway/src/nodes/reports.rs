@@ -9,10 +9,12 @@ use openclaw_protocol::{
     },
 };
 use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use super::{
     live::{Activity, LiveNode},
     policy::Platform,
+    talk::{Follow, Transcript, Wish},
 };
 
 /// Bounds of the published schema (`NodeSkillsUpdateParams`).
@@ -28,7 +30,7 @@ const MAX_TOOLS_BYTES: usize = 512 * 1024;
 const MAX_IDLE_SECONDS: i64 = 30 * 24 * 60 * 60;
 
 /// What a `node.event` changed.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub enum Heard {
     /// Nobody here has use for it; with the reason.
     Unhandled(&'static str),
@@ -41,6 +43,10 @@ pub enum Heard {
     },
     /// Nobody can be seen using it any more.
     ActivityCleared,
+    /// Something for the agent.
+    Wish(Wish),
+    /// It wants to hear a conversation, or no longer.
+    Follow(Follow),
 }
 
 #[derive(Deserialize)]
@@ -87,8 +93,12 @@ pub fn hear(params: &NodeEventParams) -> Result<Heard, ErrorShape> {
             }
         }
         "exec.started" | "exec.finished" | "exec.denied" => Heard::Unhandled("unmatched_exec_event"),
-        "voice.transcript" | "agent.request" | "notifications.changed" => Heard::Unhandled("agent_unavailable"),
-        "chat.subscribe" | "chat.unsubscribe" => Heard::Unhandled("chat_unavailable"),
+        "voice.transcript" => match Transcript::read(&payload::<Value>(params)?) {
+            Some(said) => Heard::Wish(Wish::Transcript(said)),
+            None => Heard::Unhandled("invalid_payload"),
+        },
+        "agent.request" => Heard::Wish(Wish::Request(payload(params)?)),
+        "chat.subscribe" | "chat.unsubscribe" => Heard::Follow(payload(params)?),
         _ => Heard::Unhandled("unsupported_event"),
     })
 }
@@ -240,12 +250,12 @@ mod tests {
         );
         let Ok(Heard::HostStats(stats)) = hear(&stats) else { panic!("host stats") };
         assert_eq!((stats.cpu_count, stats.disk_available_bytes), (2, Some(77044060160)));
-        assert_eq!(hear(&event("node.presence.alive", json!({"trigger": "manual"}))), Ok(Heard::Alive("manual")));
-        assert_eq!(
-            hear(&event("node.presence.activity", json!({"idleSeconds": 5}))),
-            Ok(Heard::Active { idle_seconds: 5 })
-        );
-        assert_eq!(hear(&event("node.presence.activity", json!({"action": "clear"}))), Ok(Heard::ActivityCleared));
+        let check = |name: &str, payload: serde_json::Value, expected: &str| {
+            assert_eq!(format!("{:?}", hear(&event(name, payload)).expect("heard")), expected);
+        };
+        check("node.presence.alive", json!({"trigger": "manual"}), "Alive(\"manual\")");
+        check("node.presence.activity", json!({"idleSeconds": 5}), "Active { idle_seconds: 5 }");
+        check("node.presence.activity", json!({"action": "clear"}), "ActivityCleared");
         for bad in [json!({"trigger": "evil"}), json!({}), json!([])] {
             assert!(hear(&event("node.presence.alive", bad)).is_err());
         }
@@ -263,12 +273,13 @@ mod tests {
             ("exec.approval.resolved", "unsupported_event"),
             ("node.pair.resolved", "unsupported_event"),
             ("device.pair.resolved", "unsupported_event"),
-            ("agent.request", "agent_unavailable"),
-            ("voice.transcript", "agent_unavailable"),
+            ("voice.transcript", "invalid_payload"),
+            ("notifications.changed", "unsupported_event"),
             ("shutdown", "unsupported_event"),
         ];
         for (name, reason) in rows {
-            assert_eq!(hear(&event(name, json!({"runId": "r"}))), Ok(Heard::Unhandled(reason)), "{name}");
+            let heard = hear(&event(name, json!({"runId": "r"}))).expect("heard");
+            assert!(matches!(heard, Heard::Unhandled(why) if why == reason), "{name}: {heard:?}");
         }
     }
 

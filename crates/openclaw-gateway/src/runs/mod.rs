@@ -43,7 +43,7 @@ use openclaw_protocol::ErrorShape;
 pub use compact::{Compacted, compact};
 pub use hooks::{Deliver, RunContext, ToolSource};
 pub use request::{Authority, Input, Origin, RunId, RunRequest, WhenBusy};
-pub use voice::from_voice;
+pub use voice::{NodeWish, from_node};
 pub use watch::{RunEvent, RunOutcome, RunStatus, RunWatch};
 
 use self::{

@@ -49,7 +49,7 @@ pub enum Origin {
     Http,
     /// `/hooks/*`.
     Hook { name: String },
-    /// A node's voice transcript.
+    /// A node: what it heard, or what somebody asked there.
     Node(DeviceId),
     /// The gateway itself.
     Internal(&'static str),

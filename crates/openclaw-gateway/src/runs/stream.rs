@@ -9,7 +9,7 @@ use std::{
 };
 
 use openclaw_agent::{message::ToolCall, provider::ModelRef};
-use openclaw_protocol::{Protocol, event};
+use openclaw_protocol::{Protocol, event, limits::DROP_IF_SLOW_BYTES};
 use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
 
@@ -434,6 +434,7 @@ impl State {
         gateway
             .hub
             .send_where(event, payload, |c| (!v4_only || c.protocol != Protocol::V3) && hears(gateway, c, &self.key));
+        self.tell_nodes(gateway, event, v4_only, payload);
     }
 
     fn agent(&self, gateway: &Gateway, audience: Audience, stream: &str, data: Value) {
@@ -456,6 +457,27 @@ impl State {
             Audience::V4 => c.protocol != Protocol::V3 && hears(gateway, c, &self.key),
             Audience::Askers => can(c, "tool-events") && self.askers.contains(&c.number),
         });
+        if audience != Audience::Askers {
+            self.tell_nodes(gateway, event::AGENT, audience == Audience::V4, payload);
+        }
+    }
+
+    /// Nodes that follow the conversation hear it too, point to point: without numbers, as in the reference.
+    fn tell_nodes(
+        &self,
+        gateway: &Gateway,
+        event: event::Event,
+        v4_only: bool,
+        payload: impl Fn(Protocol) -> Map<String, Value>,
+    ) {
+        for number in gateway.sessions.subscriptions().nodes_of(&self.key) {
+            let Some(node) = gateway.hub.get(number) else { continue };
+            let slow = event.drop_if_slow && node.outbound.pending_bytes() > DROP_IF_SLOW_BYTES;
+            if slow || (v4_only && node.protocol == Protocol::V3) {
+                continue;
+            }
+            node.send_event(event.name, &payload(node.protocol));
+        }
     }
 }
 

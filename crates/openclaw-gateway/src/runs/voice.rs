@@ -1,44 +1,47 @@
-//! Words a node heard.
+//! What nodes ask of the agent: words they heard, messages somebody shared with them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use openclaw_agent::provider::Thinking;
+use openclaw_channels::message::Media;
 use openclaw_protocol::{DeviceId, ErrorShape, ScopeSet};
 
 use super::{Authority, Input, Origin, RunId, RunRequest, Runs, Submitted};
-use crate::gateway::Gateway;
+use crate::{gateway::Gateway, rpc::chat, sessions::SessionKey};
 
-/// Starts a run with what a node heard (`voice.transcript`). The reply goes to the conversation and its followers; the node
-/// hears it if it subscribed to the conversation. A node is no operator: it may ask, and not command.
+/// What a node asks.
+#[derive(Debug)]
+pub struct NodeWish {
+    pub text: String,
+    pub media: Vec<Media>,
+    pub thinking: Option<Thinking>,
+    pub timeout: Option<Duration>,
+    /// Also answer in the chat where the conversation takes place, if there is one. Never anywhere else.
+    pub deliver: bool,
+}
+
+/// Starts a run for a node. The reply goes to the conversation and its followers; the node hears it if it subscribed to the
+/// conversation. A node is no operator: it may ask, and not command.
 ///
 /// # Errors
-/// As [`Runs::submit`]; `INVALID_REQUEST` for an empty text or a key that is none.
-pub async fn from_voice(
+/// As [`Runs::submit`].
+pub async fn from_node(
     gateway: &Arc<Gateway>,
     node: DeviceId,
-    text: &str,
-    session: Option<&str>,
-    event_id: Option<&str>,
+    session: SessionKey,
+    wish: NodeWish,
 ) -> Result<Submitted, ErrorShape> {
-    let text = text.trim();
-    if text.is_empty() {
-        return Err(ErrorShape::invalid("voice.transcript: text must not be empty"));
-    }
-    let key = gateway.runs.key(gateway, session.unwrap_or(super::settings::MAIN_KEY), None)?;
-    let run_id = match event_id {
-        Some(id) => format!("voice:{}:{id}", node.short()),
-        None => format!("voice:{}", uuid::Uuid::new_v4()),
-    };
     let request = RunRequest {
-        run_id: RunId(run_id),
+        run_id: RunId(format!("node:{}", uuid::Uuid::new_v4())),
         when_busy: gateway.runs.settings(gateway).queue,
-        session: key,
-        input: Input { text: text.to_owned(), media: Vec::new() },
+        deliver: wish.deliver.then(|| chat::place(gateway, &session)).flatten(),
+        session,
+        input: Input { text: wish.text, media: wish.media },
         origin: Origin::Node(node),
         authority: Authority { scopes: ScopeSet::EMPTY, owner: false },
-        deliver: None,
         model: None,
-        thinking: None,
-        timeout: None,
+        thinking: wish.thinking,
+        timeout: wish.timeout,
         extra_system: None,
     };
     Runs::submit(gateway, request).await

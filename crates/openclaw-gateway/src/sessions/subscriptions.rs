@@ -23,6 +23,8 @@ struct Ears {
     roster: bool,
     /// Asked with `sessions.messages.subscribe`.
     followed: HashSet<SessionKey>,
+    /// A node asked with `chat.subscribe`.
+    chats: HashSet<SessionKey>,
 }
 
 impl Subscriptions {
@@ -51,6 +53,28 @@ impl Subscriptions {
         if let Some(ears) = self.lock().get_mut(&connection) {
             ears.followed.remove(key);
         }
+    }
+
+    /// As [`Subscriptions::follow`], for a node: it hears the `chat` and `agent` events and nothing else.
+    pub fn follow_chat(&self, connection: u64, key: &SessionKey) -> bool {
+        let mut ears = self.lock();
+        let chats = &mut ears.entry(connection).or_default().chats;
+        if chats.len() >= MAX_FOLLOWED && !chats.contains(key) {
+            return false;
+        }
+        chats.insert(key.clone());
+        true
+    }
+
+    pub fn unfollow_chat(&self, connection: u64, key: &SessionKey) {
+        if let Some(ears) = self.lock().get_mut(&connection) {
+            ears.chats.remove(key);
+        }
+    }
+
+    /// Connections of nodes that follow the conversation.
+    pub fn nodes_of(&self, key: &SessionKey) -> Vec<u64> {
+        self.lock().iter().filter(|(_, ears)| ears.chats.contains(key)).map(|(number, _)| *number).collect()
     }
 
     /// The connection has ended.
