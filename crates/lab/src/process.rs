@@ -466,9 +466,15 @@ impl Gateway {
     /// Starts it again on the same port and state directory.
     #[track_caller]
     pub fn start_again(&mut self) {
+        self.begin_again();
+        self.wait_ready();
+    }
+
+    /// As [`Self::start_again`], without waiting for anything.
+    #[track_caller]
+    pub fn begin_again(&mut self) {
         assert!(self.process.ended().is_some(), "our gateway still runs");
         self.process = self.launch.start("gateway-again");
-        self.wait_ready();
     }
 }
 
