@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use doubles::model::{Model, Reply, Script};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -27,6 +28,7 @@ pub struct Report {
     /// Each violation once, as text.
     pub problems: Vec<String>,
     /// Methods of tier A that hello does not list.
+    #[serde(default)]
     pub not_advertised: Vec<String>,
     /// Fields the checker admits although the published schema lacks them, that this gateway did not send.
     pub newer_unseen: Vec<String>,
@@ -59,6 +61,36 @@ pub fn conformance(
     let stdout = driver.stdout();
     let last = stdout.lines().last().unwrap_or_default();
     serde_json::from_str(last).unwrap_or_else(|error| panic!("no report ({error})\n{}", driver.said()))
+}
+
+/// Runs `chat.mjs` against a gateway whose model is the one [`speaker`] makes.
+#[track_caller]
+pub fn conversation(
+    peers: &Peers,
+    generation: Generation,
+    (url, token): (&str, &str),
+    home: &Path,
+    ours: bool,
+) -> Report {
+    let generation = if generation == Generation::V4 { "v4" } else { "v3" };
+    let options = json!({"url": url, "generation": generation, "ours": ours});
+    let mut driver =
+        peers.script("chat.mjs", home).arg(options.to_string()).env("GATEWAY_TOKEN", token).start("conversation");
+    wait_at_most(LONG_RUN, "end of the conversation", || driver.ended());
+    let stdout = driver.stdout();
+    let last = stdout.lines().last().unwrap_or_default();
+    serde_json::from_str(last).unwrap_or_else(|error| panic!("no report ({error})\n{}", driver.said()))
+}
+
+/// The model `chat.mjs` and its like talk to: it greets, and goes on for ever when asked for SLOW.
+pub fn speaker() -> Model {
+    Model::start(Script::choose(|ask| {
+        let newest = ["hello", "SLOW"].into_iter().max_by_key(|word| ask.last_user.rfind(word));
+        match newest.filter(|word| ask.last_user.contains(word)) {
+            Some("SLOW") => Reply::say("and on ".repeat(400)).pieces(400).pace(Duration::from_millis(50)),
+            _ => Reply::say("Hello from the fake model.").pieces(5).usage(10, 5),
+        }
+    }))
 }
 
 /// `@openclaw/gateway-client`, obeying one line at a time and reporting everything it sees.
