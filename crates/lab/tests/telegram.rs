@@ -197,6 +197,9 @@ fn groups_answer_when_they_are_meant() {
     let asked = lab.model.last();
     assert!(asked.last_user.contains("Bob: the key is under the mat"), "said before: {}", asked.last_user);
     assert!(!asked.last_user.contains("everything"), "by whom it may be said: {}", asked.last_user);
+    // It was seen before it was answered.
+    let seen = wait_until("a reaction", || lab.bot.calls_of("setMessageReaction").pop());
+    assert_eq!((seen.chat(), &seen.params["reaction"][0]["emoji"]), (GROUP, &json!("👀")));
     // By its name in words, and as an answer to what it wrote.
     lab.bot.writes(&bob, &room, "Claw, what time is it?", json!({}));
     lab.bot.wait_for_text("what time is it?");
@@ -221,6 +224,24 @@ fn groups_answer_when_they_are_meant() {
     lab.bot.writes(&ada(), &room, "@claw_bot what is this?", json!({"reply_to_message": shown}));
     lab.bot.wait_for_text("what is this?");
     assert_eq!(lab.model.last().images, 1);
+}
+
+#[test]
+fn a_group_that_becomes_a_supergroup_stays_allowed() {
+    let lab = Lab::new(Script::echo());
+    let groups = json!({"-4455": {"requireMention": false, "systemPrompt": "Be brief."}});
+    let gateway = lab.start(json!({"groups": groups, "groupAllowFrom": ["7"]}));
+    let small = Chat::Group { id: -4455, title: "Friends".into() };
+    lab.bot.writes(&ada(), &small, "small", json!({}));
+    assert_eq!(lab.bot.wait_for_text("small").chat(), -4455);
+    let message = json!({"message_id": 990, "date": 0, "chat": small.json(), "from": ada().json(),
+        "migrate_to_chat_id": GROUP});
+    lab.bot.push(json!({ "message": message }));
+    lab.bot.writes(&ada(), &Chat::group(GROUP, "Friends"), "grown", json!({}));
+    assert_eq!(lab.bot.wait_for_text("grown").chat(), GROUP);
+    assert!(lab.model.last().system.contains("Be brief."));
+    let config = std::fs::read_to_string(gateway.gateway.state_dir().join("openclaw.json")).expect("the config");
+    assert!(config.contains(&GROUP.to_string()) && !config.contains("-4455"), "{config}");
 }
 
 #[test]

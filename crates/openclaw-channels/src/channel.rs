@@ -33,6 +33,15 @@ pub trait Inbox: Send + Sync {
         true
     }
 
+    /// A group has another id from now on.
+    ///
+    /// # Errors
+    /// As [`Inbox::message`].
+    fn moved(&self, channel: &str, account: &str, from: &str, to: &str) -> BoxFuture<'_, Result<(), NotKept>> {
+        let _ = (channel, account, from, to);
+        Box::pin(async { Ok(()) })
+    }
+
     /// A channel's state changed.
     fn status(&self, channel: &str, account: &str, status: Status);
 }

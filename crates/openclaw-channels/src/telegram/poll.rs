@@ -235,11 +235,8 @@ impl Runner<'_> {
                 Ok(())
             }
             Received::Migrated { from, to } => {
-                tracing::warn!(
-                    account = self.name(),
-                    "telegram: the group {from} is now the supergroup {to}; rename its entry in channels.telegram.groups"
-                );
-                Ok(())
+                let (from, to) = (from.to_string(), to.to_string());
+                self.inbox.moved(super::ID, self.name(), &from, &to).await.map_err(not_kept)
             }
             Received::Nothing => Ok(()),
         }

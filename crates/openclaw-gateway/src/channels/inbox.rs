@@ -12,7 +12,7 @@ use openclaw_protocol::{ErrorCode, ErrorShape, ScopeSet};
 
 use super::{
     access::{self, Group},
-    context, mention, pairing,
+    ack, context, mention, moved, pairing,
     policy::{self, Facts, Verdict},
     route,
 };
@@ -99,6 +99,19 @@ impl Inbox for GatewayInbox {
             addressed: is_addressed(&document, message, routed.ok().as_ref()),
         };
         matches!(policy::judge(&document, message, facts), Verdict::Admit)
+    }
+
+    fn moved(&self, channel: &str, account: &str, from: &str, to: &str) -> BoxFuture<'_, Result<(), NotKept>> {
+        let [channel, account, from, to] = [channel, account, from, to].map(str::to_owned);
+        Box::pin(async move {
+            let gateway = self.gateway()?;
+            let worker = Arc::clone(&gateway);
+            let work = async move {
+                moved::moved(&worker, &channel, &account, &from, &to).await;
+                Ok::<(), ErrorShape>(())
+            };
+            gateway.whole(work).await.map_err(|error| NotKept(error.message))
+        })
     }
 
     fn status(&self, channel: &str, account: &str, status: Status) {
@@ -203,6 +216,8 @@ async fn admit(
     let old = now_ms() - message.sent_at_ms > BACKLOG_MS;
     let when_busy = if old { WhenBusy::Collect } else { gateway.runs.settings(gateway).queue_of(&from.channel) };
     let extra = group.as_ref().and_then(|group| group.extra_system.as_deref());
+    let ack = ack::emoji(&document, &message, &route.agent).filter(|_| !is_command);
+    let ack = ack.map(|emoji| (message.message_id.clone(), emoji));
     let request = RunRequest {
         run_id: RunId(format!("{}:{}:{}", from.channel, from.account, message.arrival)),
         session: route.session,
@@ -218,7 +233,12 @@ async fn admit(
         origin: Origin::Channel(Box::new(Inbound { media: Vec::new(), ..message })),
     };
     let saved = Runs::submit_with(gateway, request, vec![Change::from(arrived.clone())]).await;
-    let Err(error) = saved else { return Ok(()) };
+    let Err(error) = saved else {
+        if let Some((id, emoji)) = ack {
+            seen(gateway, from, id, emoji);
+        }
+        return Ok(());
+    };
     let refused = error.code == ErrorCode::InvalidRequest || is_queue_full(&error);
     if !refused {
         gateway.channels.recent.put_back(&from, before);
@@ -234,6 +254,17 @@ async fn admit(
 /// The conversation has as many messages waiting as it may.
 fn is_queue_full(error: &ErrorShape) -> bool {
     error.message.contains("messages wait in this conversation")
+}
+
+/// Shows that a message was seen; best effort.
+fn seen(gateway: &Arc<Gateway>, to: Address, id: String, emoji: String) {
+    let gateway = Arc::clone(gateway);
+    gateway.clone().tracker.spawn(async move {
+        let Some(channel) = gateway.channels.handle(&to.channel, &to.account) else { return };
+        if let Err(error) = channel.react(&to, &id, Some(&emoji)).await {
+            tracing::debug!(channel = %to.channel, chat = %to.chat, "a reaction was not made: {error}");
+        }
+    });
 }
 
 /// Says something that is nobody's reply; best effort.

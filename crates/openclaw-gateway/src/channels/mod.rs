@@ -14,11 +14,13 @@
 //! An account that is broken degrades itself: its status says why, the others and the gateway go on.
 
 pub mod access;
+pub mod ack;
 pub mod context;
 pub mod exec_approvals;
 pub mod inbox;
 pub mod kinds;
 pub mod mention;
+pub mod moved;
 pub mod outlet;
 pub mod pairing;
 pub mod policy;
