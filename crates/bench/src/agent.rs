@@ -157,17 +157,23 @@ async fn turn(conn: &mut Conn, session: &str, run: &str) -> Result<(Instant, Hea
 }
 
 /// When the model had read the question of each run, and when each event of its answer left.
-fn sent(model: &Model, runs: &[String]) -> HashMap<String, Vec<Instant>> {
-    let asks = model.asks().into_iter().zip(model.sent());
-    let named = asks.filter_map(|(ask, sent)| {
-        let run = runs.iter().find(|run| ask.last_user.contains(&format!("Question {run}.")))?;
-        Some((run.clone(), sent))
-    });
-    // The first is the turn; what a gateway asks about it later (for a title) is not.
-    named.fold(HashMap::new(), |mut all, (run, sent)| {
-        all.entry(run).or_insert(sent);
-        all
-    })
+fn sent(model: &Model) -> HashMap<String, Vec<Instant>> {
+    let mut all = HashMap::new();
+    for (ask, sent) in model.asks().into_iter().zip(model.sent()) {
+        // The reference adds messages of its own after the question. The first to ask is the turn; what a gateway asks about
+        // it later (for a title) is not.
+        let question = ask.messages.iter().rev().find_map(|(_, text)| question(text));
+        if let Some(run) = question {
+            all.entry(run.to_owned()).or_insert(sent);
+        }
+    }
+    all
+}
+
+/// The run of the last question in a text.
+fn question(text: &str) -> Option<&str> {
+    let (_, rest) = text.rsplit_once("Question ")?;
+    Some(rest.split_once('.')?.0)
 }
 
 /// Time the model itself took.
@@ -201,7 +207,7 @@ async fn turns(gateway: &Running, model: &Model, scale: Scale) -> Result<Values>
         runs.push(run);
     }
     let cpu = gateway.process.usage().cpu_ns.saturating_sub(before.cpu_ns);
-    let sent = sent(model, &runs);
+    let sent = sent(model);
     let mut samples = Samples::default();
     for (run, took) in runs.iter().zip(took) {
         let sent = sent.get(run).with_context(|| format!("the model was not asked for {run}"))?;
@@ -225,7 +231,7 @@ async fn tokens(gateway: &Running, model: &Model, scale: Scale) -> Result<Values
         let before = gateway.process.usage();
         let (_, heard) = turn(&mut conn, "tokens", &run).await?;
         let cpu = gateway.process.usage().cpu_ns.saturating_sub(before.cpu_ns);
-        let sent = sent(model, &[run.clone()]);
+        let sent = sent(model);
         let samples = delays(sent.get(&run).context("the model was not asked")?, &heard.tokens);
         ensure!(samples.len() >= count / 2, "{name}: {} of {count} tokens were streamed", samples.len());
         found.extend(values([(keys[0], samples.quantile_ms(0.5)), (keys[1], samples.quantile_ms(0.99))]));
@@ -250,7 +256,7 @@ async fn http(gateway: &Running, model: &Model, scale: Scale) -> Result<Values> 
         said += event["choices"][0]["delta"]["content"].as_str().map_or(0, str::len);
         heard.resize(heard.len().max(said / TOKEN), at);
     }
-    let sent = sent(model, std::slice::from_ref(&run));
+    let sent = sent(model);
     let samples = delays(sent.get(&run).context("the model was not asked")?, &heard);
     ensure!(samples.len() >= count / 2, "{} of {count} tokens were streamed", samples.len());
     Ok(values([("token_http_p50", samples.quantile_ms(0.5)), ("token_http_p99", samples.quantile_ms(0.99))]))
@@ -278,7 +284,7 @@ async fn crowd(gateway: &Running, model: &Model, scale: Scale) -> Result<Values>
     let took = start.elapsed();
     let after = gateway.process.usage();
     let memory = middle?.pss_mb().max(after.pss_mb());
-    let sent = sent(model, &names);
+    let sent = sent(model);
     let (mut overhead, mut delay) = (Samples::default(), Samples::default());
     for (run, heard) in &runs {
         let sent = sent.get(run).with_context(|| format!("the model was not asked for {run}"))?;
@@ -303,6 +309,12 @@ async fn crowd(gateway: &Running, model: &Model, scale: Scale) -> Result<Values>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_question_counts() {
+        let found = ["Hello", "Question one.", "[now] Question one. Question two.\nMore."].map(question);
+        assert_eq!(found, [None, Some("one"), Some("two")]);
+    }
 
     #[test]
     fn each_piece_is_a_token() {
