@@ -24,15 +24,21 @@ use super::{
     named,
 };
 use crate::{
-    command::ask,
+    args::TargetArgs,
+    command::{
+        ask,
+        rpc::{READ, Rpc},
+    },
     context::Context,
     failure::{Failure, Outcome},
     output::{self, Tone, escape::inert_line, inert},
-    reach::block_on,
+    reach::{Reach, block_on},
 };
 
 /// For one short answer. A local server may have to load the model first.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// In which a gateway takes a config that was written: it waits for writes to settle, and reads secrets anew.
+const TAKEN: Duration = Duration::from_secs(3);
 /// Models that are named when there are too many to choose from.
 const SHOWN: usize = 12;
 /// What is taken where the provider is known and nothing is said: capable, and not the dearest.
@@ -226,6 +232,7 @@ fn settle(
     }
     let written = Editor::new(&context.paths, &context.env).apply(&edits, &Options::default());
     let written = written.map_err(|error| refused(context, &error))?;
+    let taken = if written.noop { None } else { in_force(context, &reference) };
     if args.json {
         output::json(&json!({"ok": true, "noop": written.noop, "provider": provider, "model": reference.to_string(),
             "default": chosen || before.primary.as_deref() == Some(&reference.to_string()),
@@ -239,7 +246,14 @@ fn settle(
     output::line(format!("{} {} is set up.{tried}", style.ok(), inert(provider)));
     if chosen {
         output::line(format!("{} Agents use {reference} from the next message on.", style.ok()));
-        output::line(format!("  Talk: {}", command("openclaw chat")));
+        match taken {
+            Some(false) => output::line(format!(
+                "{} The gateway has not taken it yet. Why: {}",
+                style.warn(),
+                command("openclaw logs")
+            )),
+            _ => output::line(format!("  Talk: {}", command("openclaw chat"))),
+        }
     } else {
         let present = before.primary.unwrap_or_default();
         output::line(format!("  Agents still use {}.", inert(&present)));
@@ -249,6 +263,32 @@ fn settle(
         output::line(format!("  Undo: {}", command("openclaw config undo")));
     }
     Ok(0)
+}
+
+/// Whether the gateway of this machine, which reads the config a moment after it was written, has the model. `None` where none
+/// runs.
+fn in_force(context: &Context, model: &ModelRef) -> Option<bool> {
+    let reach = super::reach(context, &TargetArgs::default()).ok().filter(Reach::is_local)?;
+    let until = Instant::now() + TAKEN;
+    let has = |answer: &Value| {
+        let models = answer["models"].as_array().map(Vec::as_slice).unwrap_or_default();
+        models.iter().any(|entry| entry["provider"] == model.provider.as_str() && entry["id"] == model.model.as_str())
+    };
+    let asked = block_on(async {
+        let mut rpc = Rpc::open(reach, &[READ]).await?;
+        let taken = loop {
+            if has(&rpc.call("models.list", json!({"view": "all"})).await?) {
+                break true;
+            }
+            if Instant::now() >= until {
+                break false;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        rpc.close().await;
+        Ok(taken)
+    });
+    asked.ok()
 }
 
 /// The config as it would be.
