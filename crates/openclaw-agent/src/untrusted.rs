@@ -20,8 +20,11 @@ const BROKEN: &str = "EXTERNAL-UNTRUSTED-CONTENT";
 
 /// Puts a text into a frame. `source` is one line.
 pub fn wrap(source: &str, text: &str) -> String {
-    let id = uuid::Uuid::new_v4().simple().to_string();
-    let id = &id[..16];
+    wrap_as(&uuid::Uuid::new_v4().simple().to_string()[..16], source, text)
+}
+
+/// As [`wrap`], with an id that whoever wrote the text cannot know: the same text is then wrapped in the same way again.
+pub fn wrap_as(id: &str, source: &str, text: &str) -> String {
     let source: String = source.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
     let (source, text) = (broken(&source), broken(text));
     format!("<<<{NAME} id=\"{id}\">>>\nSource: {source}\n---\n{text}\n<<<END_{NAME} id=\"{id}\">>>")

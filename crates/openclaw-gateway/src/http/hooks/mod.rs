@@ -48,6 +48,9 @@ const MAX_ACTIONS: usize = 200;
 /// Characters of an idempotency key (config-hooks).
 const MAX_KEY_CHARS: usize = 256;
 
+/// What the ids of runs begin with.
+const RUN_PREFIX: &str = "hook-";
+
 /// What follows `hooks.path`; `None` when the path is none of ours, or hooks are off.
 pub fn subpath<'a>(runtime: &Runtime, path: &'a str) -> Option<&'a str> {
     let rest = path.strip_prefix(runtime.hooks.as_ref()?.path.as_str())?;
@@ -128,7 +131,11 @@ async fn authenticate(
 fn error(status: StatusCode, message: &str) -> Response {
     match status {
         StatusCode::UNAUTHORIZED => api_error(status, "unauthorized", message),
-        _ => json_reply(status, &json!({"ok": false, "error": message})),
+        _ => {
+            let mut response = json_reply(status, &json!({"ok": false, "error": message}));
+            response.extensions_mut().insert(reply::Reason(message.to_owned()));
+            response
+        }
     }
 }
 
@@ -276,7 +283,8 @@ impl Asked<'_> {
             (true, None, true) => Ok(plain(StatusCode::NO_CONTENT, "")),
             (_, _, false) if items.len() == 1 => Err(errors.remove(0)),
             (_, _, false) => {
-                let words = format!("{} of {} actions were not taken", errors.len(), items.len());
+                let reason = errors[0].extensions().get::<reply::Reason>().map_or("see the log", |reason| reason.0.as_str());
+                let words = format!("{} of {} actions were not taken; the first: {reason}", errors.len(), items.len());
                 let value = json!({"ok": false, "error": words, "runIds": runs, "dispatched": runs.len()});
                 Err(json_reply(errors[0].status(), &value))
             }
@@ -336,7 +344,8 @@ impl Asked<'_> {
         }
         let name = job.name.clone().filter(|name| !name.trim().is_empty()).unwrap_or_else(|| "Hook".to_owned());
         let agent = self.agent_for(job.agent_id.as_deref())?;
-        let session = self.session_for(&agent, &job)?;
+        let run_id = self.run_id(&job, message);
+        let session = self.session_for(&agent, &job, &run_id)?;
         let deliver = destination(&job)?;
         let model = match job.model.as_deref().map(str::trim).filter(|model| !model.is_empty()) {
             None => None,
@@ -345,8 +354,12 @@ impl Asked<'_> {
                     .ok_or_else(|| error(StatusCode::BAD_REQUEST, &format!("model {text:?} is not provider/model")))?,
             ),
         };
-        let run_id = self.run_id(&job, &session, message);
-        let text = if job.trusted { message.to_owned() } else { untrusted::wrap(&format!("webhook {name}"), message) };
+        let text = if job.trusted {
+            message.to_owned()
+        } else {
+            // Repeated, it has to be the same text, or it would be another run.
+            untrusted::wrap_as(&self.seal(&run_id), &format!("webhook {name}"), message)
+        };
         let timeout = job.timeout_seconds.filter(|seconds| *seconds >= 1.0 && seconds.is_finite());
         let request = RunRequest {
             run_id: run_id.clone(),
@@ -365,20 +378,31 @@ impl Asked<'_> {
         Ok((run_id, submitted.watch))
     }
 
+    /// An id for the frame around a run's text, which nobody knows who does not know the token; whoever knows it and sends the
+    /// text of others cannot be helped by a frame either.
+    fn seal(&self, run: &RunId) -> String {
+        let mut hash = Sha256::new();
+        for field in [self.hooks.token.expose(), "seal", &run.0] {
+            hash.update(field);
+            hash.update([0]);
+        }
+        hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// The same key gives the same run, when it comes with the same token, path and content.
-    fn run_id(&self, job: &Job, session: &SessionKey, message: &str) -> RunId {
+    fn run_id(&self, job: &Job, message: &str) -> RunId {
         let given = |name: &str| self.headers.get(name)?.to_str().ok().map(str::to_owned);
         let key = given("idempotency-key").or_else(|| given("x-openclaw-idempotency-key"));
         let key = key.or_else(|| job.idempotency_key.clone()).map(|key| key.trim().to_owned());
         let Some(key) = key.filter(|key| !key.is_empty() && key.chars().count() <= MAX_KEY_CHARS) else {
-            return RunId(format!("hook-{}", uuid::Uuid::new_v4()));
+            return RunId(format!("{RUN_PREFIX}{}", uuid::Uuid::new_v4()));
         };
-        let persistent = if job.session_mode == SessionMode::Persistent { session.as_str() } else { "" };
+        let persistent = job.session_key.as_deref().filter(|_| job.session_mode == SessionMode::Persistent);
         let fields = [
             self.path,
             &key,
             message,
-            persistent,
+            persistent.unwrap_or_default(),
             job.name.as_deref().unwrap_or_default(),
             job.channel.as_deref().unwrap_or_default(),
             job.to.as_deref().unwrap_or_default(),
@@ -391,7 +415,7 @@ impl Asked<'_> {
             hash.update(field);
         }
         let digits: String = hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-        RunId(format!("hook-{digits}"))
+        RunId(format!("{RUN_PREFIX}{digits}"))
     }
 
     fn agent_for(&self, id: Option<&str>) -> Result<String, Response> {
@@ -434,7 +458,9 @@ impl Asked<'_> {
         Ok(resolved)
     }
 
-    fn session_for(&self, agent: &str, job: &Job) -> Result<SessionKey, Response> {
+    /// Where a run belongs; one of its own has the run's name, so that a repeated request means the same one.
+    fn session_for(&self, agent: &str, job: &Job, run: &RunId) -> Result<SessionKey, Response> {
+        let own = run.0.strip_prefix(RUN_PREFIX).unwrap_or(&run.0);
         let given = job.session_key.as_deref().map(str::trim).filter(|key| !key.is_empty());
         let key = match (given, &self.hooks.default_session_key) {
             (Some(key), _) => self.session(agent, key, job.own_key)?,
@@ -442,12 +468,12 @@ impl Asked<'_> {
             (None, None) if job.session_mode == SessionMode::Persistent => {
                 return Err(error(StatusCode::BAD_REQUEST, "sessionMode \"persistent\" needs a sessionKey"));
             }
-            (None, None) => self.session(agent, &format!("hook:{}", uuid::Uuid::new_v4()), true)?,
+            (None, None) => self.session(agent, &format!("hook:{own}"), true)?,
         };
         if job.session_mode == SessionMode::Persistent || given.is_none() && self.hooks.default_session_key.is_none() {
             return Ok(key);
         }
-        self.session(agent, &format!("{}:run:{}", key.rest(), uuid::Uuid::new_v4()), true)
+        self.session(agent, &format!("{}:run:{own}", key.rest()), true)
     }
 }
 
