@@ -116,7 +116,8 @@ fn nothing_is_lost_or_seen_twice_by_a_hundred_kills() {
     let kills = std::env::var("OPENCLAW_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
     let mut dice = Dice::new();
     let people: Vec<Person> = (11..15).map(|id| Person::new(id, &format!("Person {id}"))).collect();
-    let mut near = Near::new(&people, false);
+    let mode = ["steer", "followup", "collect"][usize::try_from(dice.roll(3)).expect("small")];
+    let mut near = Near::with(&people, false, json!({"/messages/queue/mode": mode}));
     let style = Style { after: Duration::from_millis(15), pace: Duration::from_millis(4) };
     near.doubles.model.play(clerk(&near.desk, style));
     // As far away as Telegram is, so that some die while a reply is on its way.
@@ -189,7 +190,7 @@ fn nothing_is_lost_or_seen_twice_by_a_hundred_kills() {
 
     let figures = verdict(&near, &asked, &people, &mut owner);
     eprintln!(
-        "{kills} kills in {killing:?}: {} messages, {at_work} deaths at work; {figures}",
+        "{kills} kills in {killing:?} ({mode}): {} messages, {at_work} deaths at work; {figures}",
         asked.telegram.len() + asked.desk.len()
     );
     assert!(at_work > usize::try_from(kills).expect("small") / 4, "it was killed at work: {at_work}");

@@ -2,7 +2,7 @@
 
 use doubles::bot_api::Person;
 use lab::{
-    client::Login,
+    client::{Login, put},
     node_bench::{Bench, allow},
     process::{Gateway, GatewayOptions, Process, wait_until},
     wire::Address,
@@ -26,10 +26,20 @@ impl Near {
     /// The node's owner lets the work run unasked, unless `asks`.
     #[track_caller]
     pub fn new(people: &[Person], asks: bool) -> Self {
+        Self::with(people, asks, json!({}))
+    }
+
+    /// With more in the gateway's config, by JSON pointer.
+    #[track_caller]
+    pub fn with(people: &[Person], asks: bool, more: Value) -> Self {
         let dir = TempDir::with_prefix("openclaw-desk-").expect("a temporary directory");
         let desk = Desk::new(dir.path());
         let doubles = Doubles::start(&desk);
-        let config = Some(doubles.config(people, json!({})).to_string());
+        let mut config = doubles.config(people, json!({}));
+        for (pointer, value) in more.as_object().into_iter().flatten() {
+            put(&mut config, pointer, value.clone());
+        }
+        let config = Some(config.to_string());
         let gateway = Gateway::start_with(GatewayOptions { config, ..GatewayOptions::default() });
         let bench = Bench::new(gateway.port(), gateway.token());
         bench.policy(&if asks { allow(&[]) } else { allow(&[&desk.script()]) });

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use doubles::model::{Reply, Script};
 use lab::process::wait_until;
+use serde_json::json;
 
 use crate::{
     near::Near,
@@ -125,4 +126,25 @@ fn a_reply_of_unknown_fate_is_told_and_not_repeated() {
     near.doubles.bot.says(&ada(), "/last");
     near.doubles.bot.wait_for_text(&done(1));
     assert_eq!(near.doubles.bot.messages().iter().filter(|m| m["text"].to_string().contains("restarted")).count(), 1);
+}
+
+/// The reply is shown while it grows, and the gateway is killed meanwhile: the message that people see becomes the whole reply,
+/// and there is no second one.
+#[test]
+fn a_reply_that_grew_in_sight_goes_on_where_it_was_seen() {
+    let mut near = Near::with(&[ada()], false, json!({"/channels/telegram/streaming": {"mode": "partial"}}));
+    let text = format!("{} {} and that is all.", done(1), "A long story. ".repeat(12));
+    let slow = Reply::say(&text).pieces(40).pace(Duration::from_millis(100));
+    near.doubles.model.play(Script::always(slow.clone()));
+    near.doubles.bot.says(&ada(), "word-1");
+    near.doubles.bot.wait_for_text(&done(1));
+    // Its id is known to the gateway by the time of the first edit.
+    near.doubles.bot.wait("an edit", |bot| bot.calls_of("editMessageText").first().cloned());
+    near.gateway.kill();
+    assert!(!near.doubles.bot.messages()[0]["text"].to_string().contains("that is all"), "killed while it grew");
+    near.gateway.start_again();
+    near.doubles.bot.wait_for_text("and that is all.");
+    near.gateway.stop();
+    let seen: Vec<String> = near.doubles.bot.messages().iter().map(|m| m["text"].to_string()).collect();
+    assert_eq!(seen, [json!(text).to_string()]);
 }
