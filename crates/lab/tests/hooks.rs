@@ -34,7 +34,10 @@ fn a_wake_now_is_a_turn_and_a_later_one_waits_for_it() {
     let g = start(&model, json!({}));
     let later = json!({"text": "The backup is done", "mode": "next-heartbeat"});
     let answer = hook(&g, "wake", &[], &later);
-    assert_eq!((answer.status, answer.json()), (200, json!({"ok": true, "mode": "next-heartbeat", "eventOutcome": "queued"})));
+    assert_eq!(
+        (answer.status, answer.json()),
+        (200, json!({"ok": true, "mode": "next-heartbeat", "eventOutcome": "queued"}))
+    );
     assert_eq!(hook(&g, "wake", &[], &later).json()["eventOutcome"], "coalesced", "the same once more");
     assert_eq!(g.admin().ok("status", json!({}))["queuedSystemEvents"], json!(["The backup is done"]));
     assert_eq!(model.asks().len(), 0, "nobody was woken");
@@ -51,7 +54,11 @@ fn a_wake_now_is_a_turn_and_a_later_one_waits_for_it() {
         let last = g.admin().ok("last-heartbeat", json!({}));
         (last["status"] == "ok-empty").then_some(())
     });
-    for (body, status) in [(json!({"text": " "}), 400), (json!({"text": "x", "mode": "soon"}), 400), (json!({"text": "x", "agentId": "nobody"}), 400)] {
+    for (body, status) in [
+        (json!({"text": " "}), 400),
+        (json!({"text": "x", "mode": "soon"}), 400),
+        (json!({"text": "x", "agentId": "nobody"}), 400),
+    ] {
         assert_eq!(hook(&g, "wake", &[], &body).status, status, "{body}");
     }
     // A caller's conversation takes the owner's leave.

@@ -57,7 +57,8 @@ fn check_official_cli(generation: Generation) {
     let home = scratch();
     prepare_home(home.path());
     let run = |words: &[&str]| {
-        let ran = peers.cli_on(generation, home.path(), gateway.port(), gateway.token()).args(words.iter().copied()).run();
+        let ran =
+            peers.cli_on(generation, home.path(), gateway.port(), gateway.token()).args(words.iter().copied()).run();
         assert!(ran.status.success(), "{words:?}: {ran:#?}\n{}", gateway.said());
         ran
     };
@@ -141,7 +142,9 @@ fn the_reference_client_talks_reads_and_stops() {
     assert_eq!(model.asks().len(), 1, "it was asked twice");
 
     // Stopped half-way: what was said stays.
-    client.request("chat.send", json!({"sessionKey": "main", "message": "SLOW", "idempotencyKey": "two"})).expect("taken");
+    client
+        .request("chat.send", json!({"sessionKey": "main", "message": "SLOW", "idempotencyKey": "two"}))
+        .expect("taken");
     client.next("event", of("two", "delta"));
     let aborted = client.request("chat.abort", json!({"sessionKey": "main"})).expect("stopped");
     assert_eq!(aborted["runIds"], json!(["two"]));
@@ -155,7 +158,9 @@ fn the_reference_client_talks_reads_and_stops() {
     assert!(kept.starts_with("and on") && kept.len() < 7 * 400, "{kept}");
 
     // The gateway restarts in the middle of an answer: the client comes back by itself, and the run goes on without it.
-    client.request("chat.send", json!({"sessionKey": "other", "message": "hello SLOW", "idempotencyKey": "three"})).expect("taken");
+    client
+        .request("chat.send", json!({"sessionKey": "other", "message": "hello SLOW", "idempotencyKey": "three"}))
+        .expect("taken");
     client.next("event", of("three", "delta"));
     model.play(doubles::model::Script::always(doubles::model::Reply::say("Back again.").pieces(3)));
     client.forget();
@@ -163,7 +168,11 @@ fn the_reference_client_talks_reads_and_stops() {
     gateway.start_again();
     client.hello();
     let waited = client.request("agent.wait", json!({"runId": "three", "timeoutMs": 20_000})).expect("known");
-    assert_eq!((&waited["status"], &waited["terminalReply"]["text"]), (&json!("ok"), &json!("Back again.")), "{waited}");
+    assert_eq!(
+        (&waited["status"], &waited["terminalReply"]["text"]),
+        (&json!("ok"), &json!("Back again.")),
+        "{waited}"
+    );
     let history = client.request("chat.history", json!({"sessionKey": "other"})).expect("readable");
     let roles: Vec<&Value> = history["messages"].as_array().expect("messages").iter().map(|m| &m["role"]).collect();
     assert_eq!(roles, ["user", "assistant"]);

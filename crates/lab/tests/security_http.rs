@@ -16,7 +16,8 @@ const HOOK: &str = "a-hook-token-of-its-own-4711";
 /// A gateway with an agent whose model this is, and everything HTTP switched on.
 fn with_agent(model: &Model) -> Setup {
     let mut config = model_sections(&model.url());
-    config["gateway"] = json!({"http": {"endpoints": {"chatCompletions": {"enabled": true}, "responses": {"enabled": true}}}});
+    config["gateway"] =
+        json!({"http": {"endpoints": {"chatCompletions": {"enabled": true}, "responses": {"enabled": true}}}});
     config["hooks"] = json!({"enabled": true, "token": HOOK});
     Setup::new().config(config)
 }
@@ -41,7 +42,11 @@ fn routes() -> Vec<(&'static str, &'static str, Value)> {
         ("GET", "/v1/models/openclaw", Value::Null),
         ("POST", "/v1/chat/completions", chat("hi")),
         ("POST", "/v1/responses", json!({"model": "openclaw", "input": "hi"})),
-        ("POST", "/v1/messages", json!({"model": "openclaw", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]})),
+        (
+            "POST",
+            "/v1/messages",
+            json!({"model": "openclaw", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}),
+        ),
         ("POST", "/tools/invoke", json!({"name": "list", "args": {"path": "."}})),
         ("POST", "/hooks/wake", json!({"text": "hi"})),
         ("POST", "/hooks/agent", json!({"message": "hi"})),
@@ -89,8 +94,12 @@ fn p_08_a_token_in_the_url_is_no_credential() {
     let ready = Conn::open(&g.proxy()).get(&format!("/readyz{query}"), &[("X-Forwarded-For", "203.0.113.8")]);
     assert_eq!(ready.json(), json!({"ready": true}), "a stranger's answer");
     let mut conn = Conn::open(&g.address());
-    let headers = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"),
-        ("Sec-WebSocket-Key", "13eee9DHMIOHW+3mhsLdoQ==")];
+    let headers = [
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "13eee9DHMIOHW+3mhsLdoQ=="),
+    ];
     // A WebSocket with it in the URL is one without it.
     assert_eq!(conn.get(&format!("/{query}"), &headers).status, 101);
     let params = json!({"minProtocol": 4, "maxProtocol": 4, "role": "operator", "scopes": ["operator.read"],
@@ -112,9 +121,15 @@ fn p_08_a_token_in_the_url_is_no_credential() {
 fn p_20_hook_guesses_are_limited_also_on_loopback() {
     let model = Model::echo();
     let g = with_agent(&model).start();
-    let wake = |token: &str| post(&g.address(), "/hooks/wake", &[("Authorization", &bearer(token))], &json!({"text": "x"}));
+    let wake =
+        |token: &str| post(&g.address(), "/hooks/wake", &[("Authorization", &bearer(token))], &json!({"text": "x"}));
     assert_eq!(wake(HOOK).status, 200);
-    let own = post(&g.address(), "/hooks/wake", &[("x-openclaw-token", HOOK)], &json!({"text": "x", "mode": "next-heartbeat"}));
+    let own = post(
+        &g.address(),
+        "/hooks/wake",
+        &[("x-openclaw-token", HOOK)],
+        &json!({"text": "x", "mode": "next-heartbeat"}),
+    );
     assert_eq!(own.status, 200);
     // Each secret opens its own door only.
     assert_eq!(wake(g.token()).status, 401);
@@ -235,8 +250,11 @@ fn p_56_a_command_in_a_chat_needs_what_its_method_needs() {
     let reviewer = g.paired(&everything).login().set("/caps", json!(["exec-approvals"]));
     let mut owner = reviewer.scopes(&everything).hello();
     let mut asker = g.admin();
-    let asked = asker.ok("exec.approval.request", json!({"command": "rm -rf /", "host": "gateway", "cwd": "/",
-        "agentId": "main", "sessionKey": "agent:main:work", "timeoutMs": 60_000, "twoPhase": true}));
+    let asked = asker.ok(
+        "exec.approval.request",
+        json!({"command": "rm -rf /", "host": "gateway", "cwd": "/",
+        "agentId": "main", "sessionKey": "agent:main:work", "timeoutMs": 60_000, "twoPhase": true}),
+    );
     let approval = asked["id"].as_str().expect("an id").to_owned();
     for (command, scope) in [
         ("/new", "operator.admin"),
@@ -311,7 +329,8 @@ fn p_91_the_model_cannot_reach_this_machine_through_the_agent() {
         "gopher://127.0.0.1:70/".to_owned(),
     ];
     for url in urls {
-        let answer = post(&g.address(), "/v1/chat/completions", &[("Authorization", &authorization)], &chat(&url)).json();
+        let answer =
+            post(&g.address(), "/v1/chat/completions", &[("Authorization", &authorization)], &chat(&url)).json();
         let said = answer["choices"][0]["message"]["content"].as_str().unwrap_or_default().to_owned();
         assert!(said.contains("It said:"), "{url}: {answer}");
         let asks = model.asks();

@@ -149,7 +149,8 @@ impl Gateway {
         let registry = crate::rpc::registry();
         let cancel = CancellationToken::new();
         parts.pairing.observe(Moment { wall_ms: now_ms(), uptime_ms: 0 });
-        let features = json!({"methods": registry.names(), "events": event::advertised(), "capabilities": CAPABILITIES});
+        let features =
+            json!({"methods": registry.names(), "events": event::advertised(), "capabilities": CAPABILITIES});
         Arc::new(Self {
             presence: Presence::new(own_presence(parts.version)),
             paths: parts.paths,

@@ -283,7 +283,8 @@ impl Asked<'_> {
             (true, None, true) => Ok(plain(StatusCode::NO_CONTENT, "")),
             (_, _, false) if items.len() == 1 => Err(errors.remove(0)),
             (_, _, false) => {
-                let reason = errors[0].extensions().get::<reply::Reason>().map_or("see the log", |reason| reason.0.as_str());
+                let reason =
+                    errors[0].extensions().get::<reply::Reason>().map_or("see the log", |reason| reason.0.as_str());
                 let words = format!("{} of {} actions were not taken; the first: {reason}", errors.len(), items.len());
                 let value = json!({"ok": false, "error": words, "runIds": runs, "dispatched": runs.len()});
                 Err(json_reply(errors[0].status(), &value))
