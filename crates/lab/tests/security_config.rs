@@ -1,4 +1,4 @@
-//! Configuration over RPC: P-53 to P-55. (P-56 comes with chat.)
+//! Configuration over RPC: P-53 to P-55. (P-56 is in `security_http.rs`.)
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

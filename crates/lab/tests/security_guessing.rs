@@ -349,7 +349,7 @@ fn p_19_comparison_time_tells_nothing() {
 
 #[test]
 fn p_20_hook_token_separation() {
-    // Hooks come later; their secret is kept apart from the first day.
+    // What the limiter does is in `security_http.rs`.
     for same in ["token", "password"] {
         let setup = Setup::new();
         let secret = setup.token().to_owned();

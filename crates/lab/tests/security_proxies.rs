@@ -1,4 +1,4 @@
-//! Proxies and identity headers: P-32 to P-35. (Trusted-proxy identity and Tailscale Serve come later, P-36 to P-38.)
+//! Proxies and identity headers: P-32 to P-35. (P-36 to P-38 are in `security_http.rs`.)
 
 use lab::{
     client::{Login, new_device},
