@@ -363,6 +363,7 @@ pub async fn answer_invoke(node: &mut Conn) -> Result<()> {
 
 /// Connects as a node; the operator approves the device and its commands when asked.
 pub async fn paired_node(target: &Target, who: &Identity, id: &str, operator: &mut Conn) -> Result<Conn> {
+    let mut refused = None;
     for _ in 0..5 {
         let opened = Conn::open(target, who).await;
         let mut approved = false;
@@ -379,13 +380,14 @@ pub async fn paired_node(target: &Target, who: &Identity, id: &str, operator: &m
         match (opened, approved) {
             (Ok(conn), false) => return Ok(conn),
             (Ok(conn), true) => conn.close().await,
-            (Err(_), true) => {}
-            (Err(error), false) => return Err(error),
+            // With many at once the reference also closes some that only have to try again.
+            (Err(error), _) => refused = Some(error),
         }
         // The reference settles an approval after its answer.
         sleep(Duration::from_millis(200)).await;
     }
-    bail!("the node could not be paired in five attempts")
+    let refused = refused.unwrap_or_else(|| anyhow::anyhow!("no refusal was told"));
+    Err(refused.context("the node could not be paired in five attempts"))
 }
 
 /// Opens connections that then only answer pings; what each costs the gateway in memory, KiB.
