@@ -1,11 +1,11 @@
 //! The official CLIs of both generations answer for commands and change the policy at our gateway; ours does the same.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use lab::{
     client::{Client, Login},
     peers::{Generation, Peers, prepare_home},
-    process::{Gateway, Launch, our_cli},
+    process::{Gateway, Launch, our_cli, wait_at_most},
     require,
     wire::Address,
 };
@@ -138,6 +138,9 @@ fn our_cli_does_the_same() {
     assert!(!wrong.status.success() && wrong.stderr.contains("There is no node"), "{wrong:#?}");
 }
 
+/// The real node host opens its database before it dials: on a busy machine that alone takes a minute.
+const SLOW: Duration = Duration::from_secs(180);
+
 /// A command is allowed by somebody who watches, and runs on the real node host of either generation.
 #[track_caller]
 fn a_real_node_runs_what_was_approved(generation: Generation) {
@@ -150,7 +153,7 @@ fn a_real_node_runs_what_was_approved(generation: Generation) {
         .cli_on(generation, home.path(), gateway.port(), gateway.token())
         .args(["node", "run", "--host", "127.0.0.1", "--port", &port, "--display-name", "bench"])
         .start("node");
-    let id = lab::wire::wait_for("the node", || {
+    let id = wait_at_most(SLOW, "node", || {
         assert!(Path::new(&format!("/proc/{}", node.pid())).exists(), "{}", node.said());
         let list = agent.ok("node.list", json!({}));
         let node = list["nodes"].as_array().and_then(|nodes| nodes.first()).cloned()?;

@@ -17,7 +17,7 @@ use lab::{
     sandbox::{Setup, walk},
     wire::{Address, Conn, get, read_lossy},
 };
-use openclaw_protocol::SetupCode;
+use openclaw_protocol::{Secret, SetupCode};
 use rqrr::PreparedImage;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -410,6 +410,55 @@ fn a_machine_joins_by_a_url() {
     assert!(host.stop().success(), "{}", host.said());
     let again = me(&["connect", &url]).run();
     assert!(!again.status.success() && again.stderr.contains("openclaw devices join-code"), "{again:#?}");
+}
+
+/// A code carries the pin of the gateway's own certificate: a machine that no authority vouches to joins by it, and by no other.
+#[test]
+fn a_machine_joins_over_tls_by_the_pin_in_its_code() {
+    let g = Setup::new().unwatched().config(json!({"gateway": {"tls": {"enabled": true}}})).start();
+    let url = format!("wss://127.0.0.1:{}", g.port);
+    let invited = || g.setup.run(&["devices", "invite", "--role", "node", "--json"]).json();
+    let pin = invited()["gateway"]["tlsFingerprint"].as_str().expect("a pin").to_owned();
+    let home = scratch();
+    let join = |pin: Option<&str>| {
+        let code = SetupCode {
+            urls: vec![url.clone()],
+            bootstrap_token: Secret::new(invited()["token"].as_str().expect("a token")),
+            expires_at_ms: None,
+            tls_fingerprint: pin.map(str::to_owned),
+            gateway_id: None,
+            role: None,
+        };
+        Launch::new(lab::sandbox::binary(), home.path())
+            .env("HOME", home.path())
+            .env("OPENCLAW_STATE_DIR", home.path().join("state"))
+            .args(["connect", &format!("oc-pair://{}", code.encode().expose())])
+    };
+    let wrong = format!("key-sha256:{}", "0f".repeat(32));
+    let refused = join(Some(&wrong)).run();
+    assert_eq!(refused.status.code(), Some(12), "{refused:#?}");
+    assert!(refused.stderr.contains("not the pinned"), "{refused:#?}");
+    // A certificate that is not trusted may be by tomorrow, so the node goes on trying, and says why it is not in.
+    let mut waiting = join(None).start("without a pin");
+    wait_until("the reason", || waiting.said().contains("the certificate is not trusted").then_some(()));
+    assert!(waiting.stop().success());
+    let mut host = join(Some(&pin)).start("node");
+    wait_until("the node", || {
+        assert!(host.ended().is_none(), "{}", host.said());
+        host.said().contains("node host gateway connected: wss://").then_some(())
+    });
+    assert!(host.stop().success());
+    // The pin was kept with the address: it comes back without the code, and the code is used up.
+    let mut again = Launch::new(lab::sandbox::binary(), home.path())
+        .env("HOME", home.path())
+        .env("OPENCLAW_STATE_DIR", home.path().join("state"))
+        .args(["node", "run"])
+        .start("node");
+    wait_until("the node again", || {
+        assert!(again.ended().is_none(), "{}", again.said());
+        again.said().contains("node host gateway connected: wss://").then_some(())
+    });
+    assert!(again.stop().success());
 }
 
 /// What a line of the node's talk says behind these words.

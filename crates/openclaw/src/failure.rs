@@ -208,7 +208,7 @@ pub fn reason(error: &RemoteError) -> String {
 }
 
 /// The innermost reason, made fit for a terminal.
-fn cause(error: &RemoteError) -> Option<String> {
+pub fn cause(error: &RemoteError) -> Option<String> {
     let mut cause = std::error::Error::source(error)?;
     while let Some(deeper) = cause.source() {
         cause = deeper;

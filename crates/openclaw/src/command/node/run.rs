@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     context::Context,
-    failure::{Failure, Outcome},
+    failure::{self, Failure, Outcome},
     output::{self, Style, Tone, inert, time},
 };
 
@@ -160,6 +160,15 @@ fn stop_on_signals(stop: CancellationToken) -> Result<tokio::task::JoinHandle<()
     }))
 }
 
+/// What failed; of a certificate also why, since nobody can guess that.
+fn reason(error: &RemoteError) -> String {
+    let what = inert(&error.to_string()).into_owned();
+    match error.leading() {
+        tls @ RemoteError::Tls { .. } => failure::cause(tls).map_or(what.clone(), |why| format!("{what}: {why}")),
+        _ => what,
+    }
+}
+
 /// Says what happens, on stderr; under a service manager that is its journal.
 struct Teller<'a> {
     style: Style,
@@ -180,7 +189,7 @@ impl Teller<'_> {
             Told::Lost { why } => output::note(format!("node host gateway {}", inert(why))),
             Told::Failed { error, again } => output::note(format!(
                 "node host gateway connect failed: {}; trying again in {}",
-                inert(&error.to_string()),
+                reason(error),
                 time::span(*again)
             )),
             Told::ApproveDevice { error } => self.approve_device(error),
