@@ -225,3 +225,29 @@ fn the_terminal_is_given_back() {
     let screen = terminal.shows("EXIT=143");
     assert!(!screen.contains("still here"), "{screen}");
 }
+
+/// The agent wants a program run on the gateway's host, in a workspace nobody has used yet: the chat asks, and what is allowed
+/// there runs once.
+#[test]
+fn leave_is_given_in_the_chat() {
+    let command = json!({"command": "echo run by leave >> ran && cat ran"});
+    let script =
+        Script::by_text([("run it", vec![Reply::call("exec", command), Reply::say("It ran.")])], Reply::say("?"));
+    let model = Model::start(script);
+    let place = Place::ours(&model);
+    let home = scratch();
+    let launch = place.cli(&home, &["chat"]).env("TERM", "xterm-256color");
+    let terminal = require!(Terminal::start(&launch, home.path(), 80, 24));
+    terminal.shows("message, or / for commands");
+    terminal.types("run it");
+    terminal.press(&["Enter"]);
+    let screen = terminal.shows("Leave to run?");
+    assert!(screen.contains("echo run by leave >> ran"), "{screen}");
+    terminal.press(&["Tab"]);
+    terminal.shows("y once");
+    terminal.types("y");
+    terminal.wait("the answer", |screen| screen.contains("It ran.") && screen.contains("allowed once"));
+    let results = model.last().tool_results;
+    assert_eq!(results.len(), 1, "{results:?}");
+    assert_eq!(results[0].text.matches("run by leave").count(), 1, "{results:?}");
+}

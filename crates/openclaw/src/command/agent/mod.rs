@@ -113,6 +113,12 @@ pub struct Agent {
     /// Print the answer as it is written, also into a pipe; with --json a line per event
     #[arg(long)]
     pub stream: bool,
+    /// Accepted from scripts written for the reference; tools are told on stderr anyway
+    #[arg(long, hide = true, value_name = "ON")]
+    pub verbose: Option<String>,
+    /// Known to answer why it is not there
+    #[arg(long, hide = true)]
+    pub local: bool,
     /// JSON on stdout
     #[arg(long)]
     pub json: bool,
@@ -131,6 +137,10 @@ pub struct Agent {
 }
 
 pub fn run(context: &Context, args: &Agent) -> Outcome {
+    if args.local {
+        return Err(Failure::new("Agents run in the gateway here; there is none inside this command.")
+            .remedy("start one", "openclaw gateway"));
+    }
     let message = message(args)?;
     let key = match args.idempotency_key.as_deref().map(str::trim) {
         Some("") => return Err(Failure::new("--idempotency-key must not be empty.")),

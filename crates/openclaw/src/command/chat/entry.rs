@@ -67,6 +67,9 @@ pub fn lines(entry: &Entry, look: Look) -> Vec<Line<'static>> {
                 let names = media.iter().map(|name| format!("[{name}]")).collect::<Vec<_>>().join(" ");
                 lines.extend(wrap::prose(&names, columns, theme.accent(), &indent, &indent));
             }
+            if *sent == Sent::Waits {
+                lines.extend(wrap::prose("waits for its turn", columns, theme.dim(), &indent, &indent));
+            }
             if let Sent::No(why) = sent {
                 let why = format!("not sent: {why} (Up brings it back)");
                 lines.extend(wrap::prose(&why, columns, theme.bad(), &indent, &indent));
@@ -192,6 +195,7 @@ mod tests {
             false,
             &["› x", "  [a.png]", "  not sent: no scope (Up brings it back)"],
         );
+        check(user("y", Sent::Waits), false, &["› y", "  [a.png]", "  waits for its turn"]);
         let answer = |text: &str, live| Entry::Assistant { text: text.into(), run: None, live };
         check(answer("**hi**\n\n- a", false), false, &["  hi", "", "  • a"]);
         check(answer("hi", true), false, &["  hi▍"]);

@@ -390,6 +390,11 @@ impl Model {
                 self.approvals.focused = false;
                 return Vec::new();
             }
+            // Somebody writes a message: none of its letters may answer.
+            KeyCode::Char(_) if !ctrl => {
+                self.approvals.focused = false;
+                return self.editor_key(key);
+            }
             _ => return Vec::new(),
         };
         match self.approvals.decide(answer) {

@@ -532,6 +532,7 @@ impl Model {
     }
 
     fn begin(&mut self, run: &str, ours: bool, phase: &str) {
+        self.transcript.begun(run);
         match &mut self.run {
             Some(known) if known.id == run => {
                 known.ours |= ours;
@@ -655,13 +656,15 @@ impl Model {
                 }
             }
             (Ask::Send { key, session }, Ok(answer)) => {
-                self.transcript.sent(&key, Sent::Yes);
-                if same_session(&session, &self.session.key) {
-                    let run = text(&answer, "runId").unwrap_or(key);
-                    match answer["status"].as_str() {
-                        Some("ok" | "error" | "timeout") => {}
-                        _ => self.begin(&run, true, ""),
-                    }
+                let over = matches!(answer["status"].as_str(), Some("ok" | "error" | "timeout"));
+                let run = text(&answer, "runId").unwrap_or_else(|| key.clone());
+                let here = same_session(&session, &self.session.key);
+                // One run at a time: this one comes after the one that is seen, which Esc goes on to stop.
+                let busy = here && self.run.as_ref().is_some_and(|now| now.id != run);
+                let waits = busy && answer["status"] == "accepted";
+                self.transcript.sent(&key, if waits { Sent::Waits } else { Sent::Yes });
+                if here && !over && !busy {
+                    self.begin(&run, true, "");
                 }
             }
             (Ask::Send { key, .. }, Err(refusal)) => {

@@ -18,6 +18,7 @@ use ratatui::{
         execute,
         terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
     },
+    layout::{Position, Rect},
 };
 use tokio::sync::mpsc;
 
@@ -70,7 +71,9 @@ impl Screen {
 
     /// Forgets what is on the screen: the next drawing draws all.
     pub fn repaint(&mut self) -> io::Result<()> {
-        self.terminal.clear()
+        // Not `Terminal::clear`: it asks the terminal where the cursor is, and the answer would go to the thread that reads keys.
+        let size = self.terminal.size()?;
+        self.terminal.resize(Rect::from((Position::ORIGIN, size)))
     }
 
     /// Gives the terminal to the shell, stops, and takes it again when the shell lets us go on.
@@ -79,7 +82,7 @@ impl Screen {
         // The signal that cannot be caught: the shell sees a stopped job like any other.
         rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP)?;
         take(self.mouse)?;
-        self.terminal.clear()
+        self.repaint()
     }
 }
 

@@ -278,6 +278,26 @@ fn what_was_not_sent_says_so() {
     assert!(person.talk()[1].contains("whether it arrived is not known"), "{:?}", person.talk());
 }
 
+/// A message that comes while the agent works waits, and does not take the place of the run that Esc stops.
+#[test]
+fn messages_wait_for_their_turn() {
+    let mut person = Person::new();
+    let sent = |person: &mut Person, key: &str, status: &str| {
+        let ask = Ask::Send { key: key.into(), session: "agent:main:main".into() };
+        person.happens(Event::Answer { ask, outcome: Ok(json!({"runId": key, "status": status})) });
+    };
+    person.says("first");
+    sent(&mut person, "seed-1", "started");
+    person.delta("seed-1", "half");
+    person.says("second");
+    sent(&mut person, "seed-2", "accepted");
+    assert!(person.screen().iter().any(|line| line.contains("waits for its turn")), "{:?}", person.screen());
+    assert_eq!(person.model.run.as_ref().map(|run| run.id.as_str()), Some("seed-1"));
+    person.delta("seed-2", "mine");
+    assert_eq!(person.model.run.as_ref().map(|run| run.id.as_str()), Some("seed-2"));
+    assert!(!person.screen().iter().any(|line| line.contains("waits for its turn")), "{:?}", person.screen());
+}
+
 /// The connection goes and comes: the state is shown, what was missed is read, a run that ended meanwhile is over.
 #[test]
 fn away_and_back() {
@@ -337,6 +357,10 @@ fn approvals_are_entered_before_they_are_answered() {
     person.types("y");
     assert_eq!(person.model.editor.text(), "yesy");
     person.key(KeyCode::Tab);
+    // Also where somebody goes on writing in the panel: the first letter that is no answer ends it.
+    person.types("stay");
+    assert_eq!(person.model.editor.text(), "yesystay");
+    person.key(KeyCode::Tab);
     let todo = person.key(KeyCode::Char('y'));
     assert_eq!(
         (method(&todo), params(&todo)),
@@ -360,7 +384,7 @@ fn approvals_are_entered_before_they_are_answered() {
     // Esc gives the keys back, and time takes the request.
     person.key(KeyCode::Esc);
     person.types("!");
-    assert_eq!(person.model.editor.text(), "yesy!");
+    assert_eq!(person.model.editor.text(), "yesystay!");
     person.model.now_ms = NOW + 61_000;
     person.happens(Event::Tick);
     assert_eq!(person.model.approvals.len(), 0);

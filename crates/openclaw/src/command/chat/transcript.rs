@@ -41,6 +41,8 @@ pub enum Entry {
 pub enum Sent {
     Sending,
     Yes,
+    /// It arrived, and its turn comes after the run before it.
+    Waits,
     /// It was refused, or nobody knows.
     No(String),
 }
@@ -137,6 +139,15 @@ impl Transcript {
                 *sent = how;
                 return;
             }
+        }
+    }
+
+    /// The run of a message that waited for its turn has begun.
+    pub fn begun(&mut self, run: &str) {
+        let waits =
+            |entry: &Entry| matches!(entry, Entry::User { key: Some(key), sent: Sent::Waits, .. } if key == run);
+        if self.items.iter().any(|item| waits(&item.entry)) {
+            self.sent(run, Sent::Yes);
         }
     }
 
@@ -271,13 +282,25 @@ impl Transcript {
     /// were refused, stay below.
     pub fn load(&mut self, messages: &[Message]) {
         let kept = |key: &Option<String>| key.is_some() && messages.iter().any(|message| message.key == *key);
+        // What was decided or stopped here last is no message of the gateway's; it stays in sight until the next message.
+        let tail = self.items.iter().rposition(|item| !matches!(item.entry, Entry::Note { .. })).map_or(0, |at| at + 1);
+        let mine = |entry: &Entry, at: usize| match entry {
+            Entry::User { sent, key, .. } => *sent != Sent::Yes && !kept(key),
+            Entry::Note { tone, .. } => at >= tail && matches!(tone, Tone::Good | Tone::Warn),
+            _ => false,
+        };
         let unsent: Vec<Item> = std::mem::take(&mut self.items)
             .into_iter()
-            .filter(|item| matches!(&item.entry, Entry::User { sent, key, .. } if *sent != Sent::Yes && !kept(key)))
+            .enumerate()
+            .filter_map(|(at, item)| mine(&item.entry, at).then_some(item))
             .collect();
         for message in messages {
             self.add(message);
         }
+        let told = |note: &Item| {
+            matches!(note.entry, Entry::Note { .. }) && self.items.iter().any(|item| item.entry == note.entry)
+        };
+        let unsent: Vec<Item> = unsent.into_iter().filter(|item| !told(item)).collect();
         self.items.extend(unsent);
     }
 
@@ -393,6 +416,7 @@ mod tests {
             transcript.push(Entry::User { text: text.into(), media: Vec::new(), sent, key: Some(key.into()) });
         }
         transcript.answer("r", "half an ans", true);
+        transcript.note(Tone::Good, "allowed once");
         let rows = [
             json!({"role": "user", "content": "known", "idempotencyKey": "k1:user"}),
             json!({"role": "assistant", "content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "look"},
@@ -411,7 +435,8 @@ mod tests {
                 "exec Failed no",
                 "note 429",
                 "user refused No(\"why\")",
-                "user under way Sending"
+                "user under way Sending",
+                "note allowed once"
             ]
         );
     }
