@@ -325,6 +325,19 @@ fn away_and_back() {
     assert_eq!(person.talk(), ["› go", "", "  half and whole"]);
 }
 
+/// Protocol 3 tells less of what was decided, and what it tells is shown.
+#[test]
+fn decisions_of_protocol_3() {
+    let mut person = Person::new();
+    let mut asked = serde_json::to_value(request("a", "make")).expect("JSON");
+    asked["expiresAtMs"] = json!(NOW + 60_000);
+    person.happens(Event::Gateway { name: "exec.approval.requested".into(), payload: asked });
+    let resolved = json!({"id": "a", "decision": "deny", "resolvedBy": "phone", "ts": NOW});
+    person.happens(Event::Gateway { name: "exec.approval.resolved".into(), payload: resolved });
+    assert_eq!(person.talk(), ["  ! denied by phone: make"]);
+    assert_eq!(person.model.approvals.len(), 0);
+}
+
 /// Without history that tells, waiting for the run does.
 #[test]
 fn a_run_that_ended_unheard() {
