@@ -152,7 +152,7 @@ fn direct_messages_are_paired() {
 
 #[test]
 fn servers_answer_when_they_are_meant() {
-    let lab = Lab::new(Script::choose(|ask| Reply::say(&format!("Heard: {}", ask.last_user))));
+    let lab = Lab::new(Script::choose(|ask| Reply::say(format!("Heard: {}", ask.last_user))));
     let settings = json!({"guilds": {GUILD: {"users": [ADA, BOB]}}});
     let more = json!({
         "messages": {"groupChat": {"mentionPatterns": ["\\bclaw\\b"]}},
@@ -207,7 +207,7 @@ fn long_answers_come_in_pieces() {
     assert!(sent.len() > 3, "{}", sent.len());
     for piece in &sent {
         let text = content(piece);
-        assert!(text.chars().count() <= 2_000 && text.matches("```").count() % 2 == 0, "{text}");
+        assert!(text.chars().count() <= 2_000 && text.matches("```").count().is_multiple_of(2), "{text}");
     }
     let letters = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).collect::<String>().replace("rust", "");
     let whole: String = sent.iter().map(|piece| letters(content(piece))).collect();

@@ -179,7 +179,7 @@ fn approval_and_place_survive_a_crash() {
 
 #[test]
 fn groups_answer_when_they_are_meant() {
-    let lab = Lab::new(Script::choose(|ask| Reply::say(&format!("You said: {}", ask.last_user))));
+    let lab = Lab::new(Script::choose(|ask| Reply::say(format!("You said: {}", ask.last_user))));
     let more = json!({"messages": {"groupChat": {"mentionPatterns": ["\\bclaw\\b"]}}});
     let groups = json!({GROUP.to_string(): {"topics": {"42": {"requireMention": false, "systemPrompt": "Be brief."}}}});
     let gateway = lab.start_with(json!({"groups": groups, "groupAllowFrom": ["7", "8"]}), more);
@@ -324,7 +324,7 @@ const PIXEL: &[u8] = &[
 
 #[test]
 fn pictures_and_files_reach_the_model() {
-    let lab = Lab::new(Script::choose(|ask| Reply::say(&format!("{} pictures; {}", ask.images, ask.last_user))));
+    let lab = Lab::new(Script::choose(|ask| Reply::say(format!("{} pictures; {}", ask.images, ask.last_user))));
     let gateway = lab.start(for_ada());
     let chat = Chat::Private(ada());
     let photo = |id: &str| {
@@ -513,7 +513,7 @@ fn commands_work_without_a_model() {
 
 #[test]
 fn stop_stops() {
-    let long = Reply::say(&"and on ".repeat(500)).pieces(500).pace(Duration::from_millis(40));
+    let long = Reply::say("and on ".repeat(500)).pieces(500).pace(Duration::from_millis(40));
     let lab = Lab::new(Script::rounds([long, Reply::say("short")]));
     let _gateway = lab.start_with(for_ada(), owner_ada());
     lab.bot.says(&ada(), "forever");

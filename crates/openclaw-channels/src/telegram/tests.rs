@@ -1,5 +1,7 @@
 //! Against the double of the Bot API, in real time: the double lives on a thread of its own.
 
+#![allow(clippy::unwrap_used)] // A test may stop at the first surprise.
+
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
