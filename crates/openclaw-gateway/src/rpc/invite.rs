@@ -56,7 +56,7 @@ async fn invite(call: &Call, params: InviteParams) -> Result<Invited, ErrorShape
     }
     let addresses = addresses(gateway);
     if params.needs_address && addresses.is_empty() {
-        return Err(loopback_only());
+        return Err(nowhere(gateway));
     }
     gateway.write_limit.charge::<DevicePairInvite>(call)?;
     let ttl_ms = i64::try_from(ttl_ms).unwrap_or(i64::MAX);
@@ -215,7 +215,7 @@ async fn urls(gateway: &Gateway, params: &SetupCodeParams) -> Result<(Vec<String
     }
     let found = addresses(gateway);
     if found.is_empty() {
-        return Err(loopback_only());
+        return Err(nowhere(gateway));
     }
     let usable = |address: &&GatewayAddress| address.url.starts_with("wss://") || reachable::may_be_plain(&address.url);
     let own: Vec<&GatewayAddress> = found.iter().filter(usable).collect();
@@ -293,6 +293,12 @@ fn join_needs_tls() -> ErrorShape {
     )
     .detail("code", "GATEWAY_URL_NEEDS_TLS")
     .detail("remediation", remedy)
+}
+
+/// Why there is no address for a code: without TLS a public one is none.
+fn nowhere(gateway: &Gateway) -> ErrorShape {
+    let beyond = gateway.listening().iter().any(|address| !address.is_loopback());
+    if beyond && gateway.tls.is_none() { needs_tls() } else { loopback_only() }
 }
 
 fn loopback_only() -> ErrorShape {
