@@ -584,9 +584,12 @@ mod tests {
         }
         assert_eq!(ledger.redeem(30_001, "a", &ASKER, &claim()).expect_err("stale"), Refused::Expired);
         assert!(ledger.redeem(30_000, "a", &ASKER, &claim()).is_ok());
-        ledger.sweep(600_001);
+        // Remembered for a day.
+        ledger.sweep(24 * 3_600_000 - 1);
+        assert!(ledger.get("a").is_some());
+        ledger.sweep(24 * 3_600_000);
         assert!(ledger.get("a").is_none());
-        assert_eq!(ledger.redeem(600_002, "a", &ASKER, &claim()).expect_err("forgotten"), Refused::Unknown);
+        assert_eq!(ledger.redeem(24 * 3_600_000 + 1, "a", &ASKER, &claim()).expect_err("forgotten"), Refused::Unknown);
     }
 
     #[test]
