@@ -140,8 +140,21 @@ pub fn id_label(channel: &str) -> &'static str {
     }
 }
 
-/// Tells the code, and remembers that it was told.
+/// Tells the code once, and remembers that it was told.
 pub async fn tell(gateway: &Arc<Gateway>, pending: Pending) {
+    let id = pending.request_id.clone();
+    if !gateway.channels.begin_telling(&id) {
+        return;
+    }
+    // Whoever asked for it to be told may have looked before somebody else had told it.
+    let all = gateway.store.channel_pending(now_ms()).await;
+    if all.is_ok_and(|all| all.iter().any(|known| known.request_id == id && !known.told)) {
+        tell_now(gateway, pending).await;
+    }
+    gateway.channels.end_telling(&id);
+}
+
+async fn tell_now(gateway: &Arc<Gateway>, pending: Pending) {
     use openclaw_channels::{channel::SendError, message::Address};
     let Some(channel) = gateway.channels.handle(&pending.channel, &pending.account) else { return };
     let to = Address {

@@ -40,6 +40,8 @@ pub struct Channels {
     /// Senders that were let in; the store decides, this only saves questions.
     known: Mutex<HashSet<(String, String, String)>>,
     presses: Mutex<Vec<Arc<dyn super::inbox::Presses>>>,
+    /// Requests of strangers whose code is being told.
+    telling: Mutex<HashSet<String>>,
     /// Counts the accounts that were started.
     starts: tokio::sync::watch::Sender<u64>,
 }
@@ -149,6 +151,15 @@ impl Channels {
     /// Held while a stranger's request is decided and saved.
     pub async fn pairing_turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.pairing.lock().await
+    }
+
+    /// True when nobody tells the code of this request at the moment; whoever was told so has to say when it is over.
+    pub(super) fn begin_telling(&self, request: &str) -> bool {
+        self.telling.lock().unwrap_or_else(PoisonError::into_inner).insert(request.to_owned())
+    }
+
+    pub(super) fn end_telling(&self, request: &str) {
+        self.telling.lock().unwrap_or_else(PoisonError::into_inner).remove(request);
     }
 
     /// The lock of one idempotency key.
