@@ -129,6 +129,21 @@ fn our_cli_does_the_same() {
     let denied = cli().args(["approvals", "deny", &id]).run();
     assert!(denied.status.success() && denied.stdout.contains("denied"), "{denied:#?}");
     assert_eq!(agent.answer(&request).expect("open").expect("ok")["decision"], "deny");
+    // What ended, newest first, page by page; what each entry says is what the published schema demands of it.
+    let page = agent.ok("approval.history", json!({"limit": 1, "kind": "exec"}));
+    let newest = page["items"][0].as_object().expect("an entry");
+    assert_eq!((&newest["id"], &newest["status"], &newest["decision"]), (&json!(id), &json!("denied"), &json!("deny")));
+    for key in ["urlPath", "createdAtMs", "expiresAtMs", "presentation", "resolvedAtMs", "reason"] {
+        assert!(newest.contains_key(key), "{key}: {page:#}");
+    }
+    let older = agent.ok("approval.history", json!({"limit": 1, "cursor": page["nextCursor"]}));
+    assert_eq!(older["items"][0]["decision"], "allow-once", "{older:#}");
+    for bad in [json!({"limit": 0}), json!({"limit": 101}), json!({"cursor": "x"}), json!({"kind": "other"})] {
+        assert_eq!(agent.err("approval.history", bad.clone())["code"], "INVALID_REQUEST", "{bad}");
+    }
+    assert_eq!(agent.ok("approval.history", json!({"kind": "plugin"})), json!({"items": []}));
+    assert_eq!(agent.ok("exec.approval.grants.list", json!({})), json!({"grants": []}));
+    assert_eq!(agent.ok("exec.approval.grants.revoke", json!({"grantId": "g"})), json!({"outcome": "not-found"}));
     // Without a target: the document of this machine.
     let local = says(cli(), &["approvals", "allowlist", "add", "/usr/bin/rg", "--agent", "main"]);
     assert_eq!(local["file"]["agents"]["main"]["allowlist"][0]["pattern"], "/usr/bin/rg");
