@@ -472,8 +472,11 @@ impl Model {
             }
             "exec.approval.resolved" => {
                 let Ok(resolved) = serde_json::from_value::<ApprovalResolvedEvent>(payload.clone()) else {
-                    if let Some(id) = payload["id"].as_str() {
-                        self.approvals.remove(id);
+                    // Protocol 3 says less; what was decided it says.
+                    let approval = payload["id"].as_str().and_then(|id| self.approvals.remove(id));
+                    let decision = payload["decision"].as_str().and_then(Decision::parse);
+                    if let (Some(approval), Some(decision)) = (approval, decision) {
+                        self.decided(&approval, decision, payload["resolvedBy"].as_str());
                     }
                     return Vec::new();
                 };
