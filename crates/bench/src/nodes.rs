@@ -16,7 +16,7 @@ use crate::{
     subject::{Kind, Running},
 };
 
-/// Nodes that pair at the same time.
+/// Nodes that pair at the same time; the reference refuses some when it is more than one.
 const WORKERS: usize = 8;
 /// Pairing one with the reference takes most of a second.
 const REFERENCE_NODES: usize = 100;
@@ -24,25 +24,28 @@ const REFERENCE_NODES: usize = 100;
 /// Connects nodes to a fresh gateway, then calls them in turn.
 pub async fn measure(gateway: &Running, scale: Scale) -> Result<Values> {
     let target = &gateway.target;
-    let count = if gateway.kind == Kind::Reference { scale.nodes.min(REFERENCE_NODES) } else { scale.nodes };
+    let (count, workers) = match gateway.kind {
+        Kind::Reference => (scale.nodes.min(REFERENCE_NODES), 1),
+        Kind::Ours | Kind::Echo => (scale.nodes, WORKERS),
+    };
     let mut operator = Conn::open(target, &Identity::backend()).await?;
     // The first node, and the first connects of operators, load code; that is no cost of a node.
     let mut ids = vec![connected(gateway, 0, &mut operator).await?];
-    let mut workers = JoinSet::new();
-    for _ in 0..WORKERS {
-        workers.spawn_local({
+    let mut opening = JoinSet::new();
+    for _ in 0..workers {
+        opening.spawn_local({
             let target = target.clone();
             async move { Conn::open(&target, &Identity::backend()).await }
         });
     }
     let mut operators = Vec::new();
-    while let Some(opened) = workers.join_next().await {
+    while let Some(opened) = opening.join_next().await {
         operators.push(opened??);
     }
     sleep(Duration::from_secs(3)).await;
     let before = gateway.process.usage();
     let shares: Vec<Vec<usize>> =
-        (0..WORKERS).map(|worker| (1..=count).filter(|seed| seed % WORKERS == worker).collect()).collect();
+        (0..workers).map(|worker| (1..=count).filter(|seed| seed % workers == worker).collect()).collect();
     let joining = operators.iter_mut().zip(shares).map(async |(operator, seeds)| {
         let mut ids = Vec::new();
         for seed in seeds {
