@@ -81,10 +81,8 @@ fn is_alive(pid: u32) -> bool {
 #[test]
 fn a_model_uses_a_server_and_the_server_ends_with_the_gateway() {
     require!(program("python3"));
-    let script = Script::rounds([
-        Reply::call("notes__remember", json!({"text": "buy milk"})),
-        Reply::say("I will remember."),
-    ]);
+    let script =
+        Script::rounds([Reply::call("notes__remember", json!({"text": "buy milk"})), Reply::say("I will remember.")]);
     let mut place = Place::start(script, json!({}));
     assert_eq!(place.server(), None, "nothing starts before it is needed");
     assert_eq!(place.ask("remember to buy milk"), "I will remember.");

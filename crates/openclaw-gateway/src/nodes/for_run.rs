@@ -175,6 +175,21 @@ pub fn find_for_run(gateway: &Gateway, context: &RunContext, meant: &str) -> Res
     }
 }
 
+/// [`find_for_run`] for a node that shall do something.
+///
+/// # Errors
+/// Also when nobody has approved what it offers: the model passes that on to a person who can do something about it.
+pub fn usable_for_run(gateway: &Gateway, context: &RunContext, meant: &str) -> Result<Node, ErrorShape> {
+    let node = find_for_run(gateway, context, meant)?;
+    match node.pending_request_id.as_deref().filter(|_| node.commands.is_empty()) {
+        None => Ok(node),
+        Some(request) => Err(ErrorShape::unavailable(format!(
+            "{} is paired, but nobody has approved what it offers. On the gateway's host: openclaw nodes approve {request}",
+            node.display_name.as_deref().unwrap_or(&node.node_id)
+        ))),
+    }
+}
+
 impl Nodes {
     /// Runs a command of a node for a run of the agent, and gives its payload.
     ///

@@ -36,7 +36,7 @@ use openclaw_protocol::{
     method::node::VoicewakeTriggers,
 };
 
-pub use for_run::{find_for_run, list_for_run};
+pub use for_run::{find_for_run, list_for_run, usable_for_run};
 pub use methods::register;
 pub use registry::Nodes;
 

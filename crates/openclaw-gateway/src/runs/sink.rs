@@ -134,16 +134,8 @@ impl<'a> Keeper<'a> {
                 self.response_model.clone_from(&response_model);
                 let price = self.price(&model);
                 let api = gateway.runs.models().api_of(&model);
-                let answered = Answered {
-                    model,
-                    api,
-                    response_model,
-                    response_id,
-                    usage,
-                    price,
-                    stop: stop.into(),
-                    error: None,
-                };
+                let answered =
+                    Answered { model, api, response_model, response_id, usage, price, stop: stop.into(), error: None };
                 if message.tool_calls().next().is_none() {
                     self.last = Some((message, answered));
                 } else {

@@ -113,7 +113,7 @@ impl ExecTool {
         let (gateway, context) = (&self.gateway, &self.context);
         let node = match node {
             "" => sole(gateway, context)?,
-            named => for_run::find_for_run(gateway, context, named).map_err(|error| told(&error))?.node_id,
+            named => for_run::usable_for_run(gateway, context, named).map_err(|error| told(&error))?.node_id,
         };
         let (pieces, mut output) = mpsc::channel(64);
         let program = Program {

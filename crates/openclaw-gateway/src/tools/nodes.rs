@@ -7,6 +7,7 @@ use openclaw_agent::{
     message::Part,
     tool::{Answer, Call, Effects, Tool, ToolSpec},
 };
+use openclaw_protocol::{ErrorShape, method::node::Node};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -64,8 +65,10 @@ impl NodesTool {
     async fn act(&self, call: &Call) -> Result<Answer, Answer> {
         let arguments = Arguments(&call.arguments);
         let (gateway, context) = (&self.gateway, &self.context);
-        let found = |meant: &str| for_run::find_for_run(gateway, context, meant).map_err(|error| told(&error));
-        let node = || arguments.needed("node").and_then(found);
+        let node = |find: fn(&Gateway, &RunContext, &str) -> Result<Node, ErrorShape>| {
+            find(gateway, context, arguments.needed("node")?).map_err(|error| told(&error))
+        };
+        let usable = || Ok::<_, Answer>(node(for_run::usable_for_run)?.node_id);
         match arguments.needed("action")? {
             "list" | "status" => {
                 let nodes = for_run::list_for_run(gateway, context).map_err(|error| told(&error))?;
@@ -81,13 +84,13 @@ impl NodesTool {
                 Ok(Answer::text(json!({"nodes": rows}).to_string()))
             }
             "describe" => {
-                let described = serde_json::to_value(node()?).unwrap_or_default();
+                let described = serde_json::to_value(node(for_run::find_for_run)?).unwrap_or_default();
                 Ok(Answer::text(described.to_string()))
             }
             "invoke" => {
                 let command = arguments.needed("command")?;
                 let params = call.arguments.get("params").cloned().filter(|params| !params.is_null());
-                self.invoke(call, &node()?.node_id, command, params.unwrap_or_else(|| json!({}))).await
+                self.invoke(call, &usable()?, command, params.unwrap_or_else(|| json!({}))).await
             }
             "notify" => {
                 let (title, body) = (arguments.text("title"), arguments.text("body"));
@@ -95,9 +98,9 @@ impl NodesTool {
                     return Err(Answer::error("`title` or `body` is missing."));
                 }
                 let params = json!({"title": title.unwrap_or_default(), "body": body.unwrap_or_default()});
-                self.invoke(call, &node()?.node_id, "system.notify", params).await
+                self.invoke(call, &usable()?, "system.notify", params).await
             }
-            "run" => self.run(call, &node()?.node_id).await,
+            "run" => self.run(call, &usable()?).await,
             other => Err(Answer::error(format!("There is no action {other:?}: list, describe, invoke, notify, run."))),
         }
     }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Asked, Response, failed,
+    Asked, Response,
     input::Conversation,
     invalid, run,
     run::{Started, Wanted},
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     clock::now_ms,
-    http::reply::{api_error, json_reply},
+    http::reply::json_reply,
     runs::{Authority, RunEvent, RunOutcome},
 };
 
@@ -63,22 +63,11 @@ pub async fn answer(asked: &Asked<'_>, authority: Authority, body: Body) -> Resu
     check(&body)?;
     let conversation = Conversation::of_chat(&body.messages)?;
     let wanted = Wanted { model: body.model.as_deref(), user: body.user.as_deref(), ..Wanted::default() };
-    let mut started = run::start(asked, authority, conversation, wanted).await?;
+    let started = run::start(asked, authority, conversation, wanted).await?;
     let named = body.model.filter(|model| !model.trim().is_empty()).unwrap_or_else(|| "openclaw".to_owned());
     let reply = Reply { id: format!("chatcmpl_{}", uuid::Uuid::new_v4()), created: now_ms() / 1000, model: named };
     if body.stream != Some(true) {
-        let outcome = loop {
-            match started.watch.next().await {
-                Some(RunEvent::Ended(outcome)) => break outcome,
-                Some(_) => {}
-                None => return Err(failed(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping")),
-            }
-        };
-        started.over();
-        return match run::failure(&outcome) {
-            Some((status, message)) => Err(api_error(status, "api_error", &message)),
-            None => Ok(json_reply(StatusCode::OK, &reply.whole(&outcome))),
-        };
+        return Ok(json_reply(StatusCode::OK, &reply.whole(&*started.ended().await?)));
     }
     let usage = body.stream_options.is_some_and(|options| options.include_usage);
     let (response, stream) = sse::stream();

@@ -8,15 +8,14 @@ use serde_json::{Value, json};
 use super::{
     Asked, Response,
     chat::{Flow, KEEPALIVE, Step, no_client_tools},
-    failed,
     input::Conversation,
     invalid, run,
     run::{Started, Wanted},
     sse,
 };
 use crate::{
-    http::reply::{api_error, json_reply},
-    runs::{Authority, RunEvent, RunOutcome},
+    http::reply::json_reply,
+    runs::{Authority, RunOutcome},
 };
 
 /// The body; what is not here is ignored.
@@ -57,7 +56,7 @@ pub async fn answer(asked: &Asked<'_>, authority: Authority, body: Body) -> Resu
     conversation.system.splice(0..0, system(&body.system)?);
     let user = body.metadata.and_then(|metadata| metadata.user_id);
     let wanted = Wanted { model: body.model.as_deref(), user: user.as_deref(), ..Wanted::default() };
-    let mut started = run::start(asked, authority, conversation, wanted).await?;
+    let started = run::start(asked, authority, conversation, wanted).await?;
     let reply = Reply {
         id: format!("msg_{}", uuid::Uuid::new_v4().simple()),
         model: body.model.unwrap_or_else(|| "openclaw".to_owned()),
@@ -67,18 +66,7 @@ pub async fn answer(asked: &Asked<'_>, authority: Authority, body: Body) -> Resu
         asked.gateway.tracker.spawn(write(started, stream, reply));
         return Ok(response);
     }
-    let outcome = loop {
-        match started.watch.next().await {
-            Some(RunEvent::Ended(outcome)) => break outcome,
-            Some(_) => {}
-            None => return Err(failed(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping")),
-        }
-    };
-    started.over();
-    match run::failure(&outcome) {
-        Some((status, message)) => Err(api_error(status, "api_error", &message)),
-        None => Ok(json_reply(StatusCode::OK, &reply.whole(&outcome))),
-    }
+    Ok(json_reply(StatusCode::OK, &reply.whole(&*started.ended().await?)))
 }
 
 /// Anthropic's envelope around an error of this API.

@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use super::{
     Asked, Response,
     chat::{Flow, KEEPALIVE, Step, no_client_tools},
-    failed,
     input::Conversation,
     run,
     run::{Started, Wanted},
@@ -16,8 +15,8 @@ use super::{
 };
 use crate::{
     clock::now_ms,
-    http::reply::{api_error, json_reply},
-    runs::{Authority, RunEvent, RunOutcome},
+    http::reply::json_reply,
+    runs::{Authority, RunOutcome},
 };
 
 /// The body; what is not here is ignored.
@@ -69,7 +68,7 @@ pub async fn answer(asked: &Asked<'_>, authority: Authority, body: Body) -> Resu
         previous_response: body.previous_response_id.as_deref(),
         thinking: body.thinking(),
     };
-    let mut started = run::start(asked, authority, conversation, wanted).await?;
+    let started = run::start(asked, authority, conversation, wanted).await?;
     let reply = Reply {
         id: format!("resp_{}", uuid::Uuid::new_v4()),
         item: format!("msg_{}", uuid::Uuid::new_v4()),
@@ -82,18 +81,7 @@ pub async fn answer(asked: &Asked<'_>, authority: Authority, body: Body) -> Resu
         asked.gateway.tracker.spawn(write(started, stream, reply));
         return Ok(response);
     }
-    let outcome = loop {
-        match started.watch.next().await {
-            Some(RunEvent::Ended(outcome)) => break outcome,
-            Some(_) => {}
-            None => return Err(failed(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping")),
-        }
-    };
-    started.over();
-    match run::failure(&outcome) {
-        Some((status, message)) => Err(api_error(status, "api_error", &message)),
-        None => Ok(json_reply(StatusCode::OK, &reply.ended(&outcome))),
-    }
+    Ok(json_reply(StatusCode::OK, &reply.ended(&*started.ended().await?)))
 }
 
 /// What all events of one answer share.

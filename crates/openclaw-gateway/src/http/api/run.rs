@@ -23,7 +23,7 @@ use super::{
 use crate::{
     gateway::Gateway,
     http::reply::api_error,
-    runs::{Authority, Input, Origin, RunId, RunOutcome, RunRequest, RunStatus, RunWatch, Runs, WhenBusy},
+    runs::{Authority, Input, Origin, RunEvent, RunId, RunOutcome, RunRequest, RunStatus, RunWatch, Runs, WhenBusy},
     sessions::SessionKey,
 };
 
@@ -83,6 +83,26 @@ struct Guard {
 }
 
 impl Started {
+    /// Waits until it has ended well.
+    ///
+    /// # Errors
+    /// Why it did not, or 503 when the gateway stops before.
+    pub async fn ended(mut self) -> Result<Arc<RunOutcome>, Response> {
+        loop {
+            match self.watch.next().await {
+                Some(RunEvent::Ended(outcome)) => {
+                    self.over();
+                    return match failure(&outcome) {
+                        Some((status, message)) => Err(api_error(status, "api_error", &message)),
+                        None => Ok(outcome),
+                    };
+                }
+                Some(_) => {}
+                None => return Err(failed(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping")),
+            }
+        }
+    }
+
     /// The run ended by itself.
     pub fn over(&mut self) {
         self.guard.run = None;

@@ -16,7 +16,7 @@ use crate::{
     gateway::Gateway,
     nodes::{
         Nodes,
-        for_run::{NodeCall, find_for_run, list_for_run},
+        for_run::{NodeCall, find_for_run, list_for_run, usable_for_run},
     },
     runs::{
         Input, Origin, RunContext, RunId, RunOutcome, RunRequest, Runs,
@@ -310,7 +310,7 @@ async fn invoke(gateway: &Arc<Gateway>, live: &Live, args: &str) -> String {
         }
     };
     let context = context(gateway, live);
-    let node = match find_for_run(gateway, &context, meant) {
+    let node = match usable_for_run(gateway, &context, meant) {
         Ok(node) => node,
         Err(error) => return error.message,
     };
