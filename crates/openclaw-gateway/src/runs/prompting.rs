@@ -12,7 +12,7 @@ use openclaw_channels::message::ChatKind;
 use openclaw_config::document::Node;
 
 use super::{Origin, RunContext, live::Live, settings::Agent};
-use crate::{gateway::Gateway, host, tools};
+use crate::{channels::access, gateway::Gateway, host, tools};
 
 /// The tools the policy lets this run use.
 ///
@@ -37,9 +37,13 @@ pub async fn system(
     model: &ModelRef,
 ) -> String {
     let workspace = agent.workspace.clone();
-    // What is private to the owner is not shown in rooms with others.
+    // What is private to the owner is not shown in rooms with others, nor to others. Where nobody is named as the owner, those
+    // who may write directly are taken for him.
     let private = match &live.request.origin {
-        Origin::Channel(inbound) => inbound.kind == ChatKind::Direct,
+        Origin::Channel(inbound) => {
+            let owner = || context.authority.owner || access::owners(&gateway.runtime.load().config).is_empty();
+            inbound.kind == ChatKind::Direct && owner()
+        }
         _ => true,
     };
     let files =
