@@ -5,11 +5,16 @@
 //! ever saw, or with none, or over a connection that was admitted before, has to be in the ledger. Every state is also read
 //! back from the real tables, as a restart would find it. States that differ only in the names of tokens and ids are one.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    hash::{Hash, Hasher},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use openclaw_protocol::{DeviceId, DeviceKey, Protocol, Role, Scope, ScopeSet, Secret};
-
 use rusqlite::Connection;
+use stateright::{Checker as _, Model, Property};
 
 use super::*;
 use crate::{
@@ -27,7 +32,7 @@ const WISHES: [(Role, &[Scope]); 4] =
     [(Role::Operator, &[]), (Role::Operator, &[Scope::Read]), (Role::Operator, &[Scope::Admin]), (Role::Node, &[])];
 const DEVICES: usize = 2;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Step {
     Request {
         device: usize,
@@ -309,9 +314,8 @@ impl World {
     }
 
     /// What was saved is what is in force, and the tables give back what they were given.
-    fn check_disk(&self, tables: &mut Connection, path: &[Step]) {
-        let found = found_at_start(tables, self.disk.rows());
-        assert_eq!(found.list(self.now), self.pairing.list(self.now), "a restart finds something else after {path:?}");
+    fn is_on_disk(&self, tables: &mut Connection) -> bool {
+        found_at_start(tables, self.disk.rows()).list(self.now) == self.pairing.list(self.now)
     }
 
     /// Ids of the device's live requests.
@@ -359,50 +363,43 @@ impl World {
     }
 
     /// The promise: nothing beyond the ledger, by any token or by none.
-    fn check(&self, keys: &Keys, path: &[Step]) {
-        for device in 0..keys.0.len() {
-            for (wish, (role, _)) in WISHES.iter().enumerate() {
-                let allowed = self.ledger.get(&(device, *role)).copied();
-                let within = |granted: ScopeSet| allowed.is_some_and(|allowed| allowed.covers(granted));
-                for (text, of) in &self.tokens {
-                    let check = TokenCheck {
-                        device_id: keys.id(device),
-                        role: *role,
-                        presented: text,
-                        requested: scopes(wish),
-                        generation: None,
-                    };
-                    if let Ok(granted) = self.pairing.verify(&check) {
-                        assert!(within(granted.scopes), "device {device} got {granted:?} unapproved after {path:?}");
-                        assert_eq!(*of, (device, *role), "somebody else's token held after {path:?}");
-                        assert!(!self.dead.contains(text), "a dead token came back after {path:?}");
-                    }
-                }
-                let asked = IssueRequest {
-                    device_id: keys.id(device),
-                    role: *role,
-                    scopes: scopes(wish),
-                    generation: None,
-                    bind: false,
-                };
-                let mut copy = self.pairing.clone();
-                if let Ok((issued, _)) = copy.issue(self.now, &asked, Secret::new("probe")) {
-                    assert!(within(issued.scopes), "device {device} was issued {issued:?} unapproved after {path:?}");
-                }
-            }
-            for (_, role, held) in self.connected.iter().filter(|(of, ..)| *of == device) {
-                let allowed = self.ledger.get(&(device, *role));
-                let within = allowed.is_some_and(|allowed| allowed.covers(ScopeSet::parse(held)));
-                assert!(within, "a connection kept {role} {held:?} after {path:?}");
-            }
-            if let Some(record) = self.pairing.get(keys.id(device)) {
-                for role in Role::ALL {
-                    let allowed = self.ledger.get(&(device, role)).copied();
-                    let baseline = record.baseline(role);
-                    assert!(baseline.is_none() || allowed.is_some_and(|a| a.covers(baseline.unwrap_or_default())));
-                }
-            }
-        }
+    fn keeps_to_the_ledger(&self, keys: &Keys) -> bool {
+        (0..keys.0.len()).all(|device| {
+            WISHES.iter().enumerate().all(|(wish, (role, _))| self.gives_only_what_is_due(keys, device, wish, *role))
+                && self.connections_of(device).all(|(role, held)| self.allows(device, role, ScopeSet::parse(held)))
+                && self.pairing.get(keys.id(device)).is_none_or(|record| {
+                    let within = |role| record.baseline(role).is_none_or(|scopes| self.allows(device, role, scopes));
+                    Role::ALL.into_iter().all(within)
+                })
+        })
+    }
+
+    fn allows(&self, device: usize, role: Role, scopes: ScopeSet) -> bool {
+        self.ledger.get(&(device, role)).is_some_and(|allowed| allowed.covers(scopes))
+    }
+
+    fn connections_of(&self, device: usize) -> impl Iterator<Item = (Role, &Vec<&'static str>)> {
+        self.connected.iter().filter(move |(of, ..)| *of == device).map(|(_, role, held)| (*role, held))
+    }
+
+    /// By any token that ever was, and by having one issued.
+    fn gives_only_what_is_due(&self, keys: &Keys, device: usize, wish: usize, role: Role) -> bool {
+        let by_token = self.tokens.iter().all(|(text, of)| {
+            let check = TokenCheck {
+                device_id: keys.id(device),
+                role,
+                presented: text,
+                requested: scopes(wish),
+                generation: None,
+            };
+            self.pairing.verify(&check).map_or(true, |granted| {
+                self.allows(device, role, granted.scopes) && *of == (device, role) && !self.dead.contains(text)
+            })
+        });
+        let asked =
+            IssueRequest { device_id: keys.id(device), role, scopes: scopes(wish), generation: None, bind: false };
+        let issued = self.pairing.clone().issue(self.now, &asked, Secret::new("probe"));
+        by_token && issued.map_or(true, |(issued, _)| self.allows(device, role, issued.scopes))
     }
 
     /// The state up to the names of tokens, requests and devices. Dead tokens are left out: [`World::note_tokens`] sees
@@ -500,33 +497,91 @@ fn no_interleaving_yields_an_unapproved_right() {
         Step::Request { device: 1, wish: 2, changed: false },
     ];
     let prepared = prepared.into_iter().fold(start.clone(), |world, step| world.step(&keys, step).expect("goes"));
+    let keys = Arc::new(keys);
     let reached = explore(&keys, start, DEPTHS[0], false)
         + explore(&keys, prepared.clone(), DEPTHS[1], false)
         + explore(&keys, prepared, DEPTHS[2], true);
     assert!(reached > 7_000, "the exploration reached only {reached} states");
 }
 
-/// Breadth first, so that the path told by a failure is a shortest one.
-fn explore(keys: &Keys, start: World, depth: usize, connections: bool) -> usize {
-    let (steps, mut tables) = (steps(), tables());
-    let mut seen = HashSet::from([start.shape(keys, connections)]);
-    let mut frontier = vec![(start, Vec::new())];
-    for _ in 0..depth {
-        let mut next_frontier = Vec::new();
-        for (world, path) in &frontier {
-            for step in &steps {
-                let Some(next) = world.step(keys, *step) else { continue };
-                if !seen.insert(next.shape(keys, connections)) {
-                    continue;
-                }
-                let mut path: Vec<Step> = path.clone();
-                path.push(*step);
-                next.check(keys, &path);
-                next.check_disk(&mut tables, &path);
-                next_frontier.push((next, path));
-            }
-        }
-        frontier = next_frontier;
+/// A world as the checker knows it: two of the same shape are one.
+#[derive(Clone)]
+struct Seen {
+    world: Arc<World>,
+    shape: String,
+    /// Steps from the start: the fewest, since the search is breadth first.
+    steps: usize,
+}
+
+impl PartialEq for Seen {
+    fn eq(&self, other: &Self) -> bool {
+        self.shape == other.shape
     }
-    seen.len()
+}
+
+impl Hash for Seen {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.shape.hash(state);
+    }
+}
+
+impl fmt::Debug for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shape)
+    }
+}
+
+struct Explored {
+    keys: Arc<Keys>,
+    start: World,
+    steps: Vec<Step>,
+    depth: usize,
+    connections: bool,
+    tables: Mutex<Connection>,
+}
+
+impl Explored {
+    fn seen(&self, world: World, steps: usize) -> Seen {
+        Seen { shape: world.shape(&self.keys, self.connections), world: Arc::new(world), steps }
+    }
+}
+
+impl Model for Explored {
+    type State = Seen;
+    type Action = Step;
+
+    fn init_states(&self) -> Vec<Seen> {
+        vec![self.seen(self.start.clone(), 0)]
+    }
+
+    fn actions(&self, seen: &Seen, actions: &mut Vec<Step>) {
+        if seen.steps < self.depth {
+            actions.extend(&self.steps);
+        }
+    }
+
+    fn next_state(&self, last: &Seen, step: Step) -> Option<Seen> {
+        last.world.step(&self.keys, step).map(|world| self.seen(world, last.steps + 1))
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always(
+                "no right that nobody approved, and none that was taken away",
+                |model: &Self, state: &Seen| state.world.keeps_to_the_ledger(&model.keys),
+            ),
+            Property::always("a restart finds what is in force", |model: &Self, state: &Seen| {
+                state.world.is_on_disk(&mut model.tables.lock().unwrap_or_else(PoisonError::into_inner))
+            }),
+        ]
+    }
+}
+
+/// Breadth first, so that the path told by a failure is a shortest one.
+fn explore(keys: &Arc<Keys>, start: World, depth: usize, connections: bool) -> usize {
+    let (keys, tables) = (Arc::clone(keys), Mutex::new(tables()));
+    let model = Explored { keys, start, steps: steps(), depth, connections, tables };
+    let checker = model.checker().spawn_bfs().join();
+    checker.assert_properties();
+    checker.unique_state_count()
 }
