@@ -55,6 +55,14 @@ impl Scene {
         fs::create_dir(at(".ssh")).expect("directory");
         let host = key(&at("host"));
         fs::write(at("authorized"), key(&at(".ssh/id_ed25519"))).expect("writes");
+        // A port that was free a moment ago may be another test's by now.
+        let (sshd, port) = (0..10).find_map(|_| Self::listen(program, dir.path(), &host, more)).expect("sshd listens");
+        Some(Self { dir, sshd, port, runtime: Runtime::new().expect("runtime") })
+    }
+
+    /// Starts it on some port; `None` when it could not have that one.
+    fn listen(program: &str, dir: &Path, host: &str, more: &str) -> Option<(Child, u16)> {
+        let at = |name: &str| dir.join(name);
         let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("address").port();
         fs::write(at(".ssh/known_hosts"), format!("[127.0.0.1]:{port} {host}\n")).expect("writes");
         let config = format!(
@@ -67,13 +75,17 @@ impl Scene {
         let log = fs::File::create(at("log")).expect("log");
         let mut sshd = Command::new(program);
         sshd.args(["-D", "-e", "-f"]).arg(at("sshd_config")).stderr(log).stdin(Stdio::null());
-        let sshd = sshd.spawn().expect("sshd starts");
+        let mut sshd = sshd.spawn().expect("sshd starts");
         let until = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        let says = |text: &str| fs::read_to_string(at("log")).is_ok_and(|log| log.contains(text));
+        while !says("Server listening on 127.0.0.1") {
+            if sshd.try_wait().expect("a child").is_some() {
+                return None;
+            }
             assert!(Instant::now() < until, "sshd does not listen");
-            std::thread::yield_now();
+            std::thread::sleep(Duration::from_millis(5));
         }
-        Some(Self { dir, sshd, port, runtime: Runtime::new().expect("runtime") })
+        Some((sshd, port))
     }
 
     fn ssh(&self, name: &str) -> PathBuf {
