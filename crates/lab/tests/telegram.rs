@@ -459,6 +459,11 @@ fn a_bad_token_says_what_to_do_and_a_good_one_mends_it() {
     assert!(failed["lastError"].as_str().is_some_and(|why| why.contains("openclaw channels add telegram")), "{failed}");
     let status = gateway.says(&["channels", "status"]);
     assert!(status.contains("failed") && status.contains("does not know this bot token (401)"), "{status}");
+    let runs = || {
+        let asked = gateway.cli(&["gateway", "call", "health", "--params", r#"{"probe":true}"#, "--json"]);
+        asked.json()["channels"]["telegram"].clone()
+    };
+    assert_eq!(runs(), json!({"configured": true, "running": false, "connected": false}));
     assert!(!status.contains("ZZunknown") && !gateway.gateway.said().contains("ZZunknown"), "no token is shown");
     // A wrong one is not written; a good one is taken up without a restart.
     let file = gateway.gateway.home().join("token");
@@ -476,6 +481,7 @@ fn a_bad_token_says_what_to_do_and_a_good_one_mends_it() {
     let added = gateway.says(&add);
     assert!(added.contains("@claw_bot"), "{added}");
     wait_until("the account", || (gateway.account("default")["healthState"] == "healthy").then_some(()));
+    wait_until("health to say so", || (runs()["running"] == true).then_some(()));
     lab.bot.says(&ada(), "better");
     lab.bot.wait_for_text("better");
     // And out of it again.

@@ -1,7 +1,6 @@
 //! The health report: made at most once a second, serialised once, shared by every answer, hello and event.
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Mutex},
     time::Instant,
 };
@@ -11,9 +10,9 @@ use openclaw_protocol::{
     Scope, ScopeSet, event,
     method::system::{AgentHealth, AgentHeartbeat, ConfigReload, HealthReport, Plugins, SessionsHealth},
 };
-use serde_json::{json, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 
-use crate::{clock::now_ms, gateway::Gateway};
+use crate::{clock::now_ms, gateway::Gateway, rpc::channels};
 
 /// Interval of the unasked refresh (events notes, section 3).
 pub const REFRESH: std::time::Duration = std::time::Duration::from_secs(60);
@@ -92,15 +91,16 @@ fn report(gateway: &Gateway, path: &str, started: Instant) -> HealthReport {
     let sessions = SessionsHealth { path: path.to_owned(), count, recent: recent.collect() };
     let settings = gateway.runs.settings(gateway);
     let beat = heartbeat(gateway);
+    let chats = channels::summary(gateway);
     HealthReport {
         ok: true,
         ts: now_ms(),
         duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         plugins: Plugins::default(),
         config_reload: ConfigReload { hot_reload_status: gateway.reload_status().to_owned() },
-        channels: BTreeMap::new(),
-        channel_order: Vec::new(),
-        channel_labels: BTreeMap::new(),
+        channels: chats.channels.into_iter().map(|(id, row)| (id, outline(&row))).collect(),
+        channel_order: chats.channel_order,
+        channel_labels: chats.channel_labels,
         heartbeat_seconds: beat.every_ms.unwrap_or_default() / 1000,
         default_agent_id: settings.default_id.clone(),
         agents: settings
@@ -116,6 +116,11 @@ fn report(gateway: &Gateway, path: &str, started: Instant) -> HealthReport {
         sessions,
         event_loop: None,
     }
+}
+
+/// What everybody may know of a channel. Why one fails is in `channels.status`, for those who may read.
+fn outline(row: &Value) -> Value {
+    json!({"configured": row["configured"], "running": row["running"], "connected": row["connected"]})
 }
 
 /// How often the agent looks around by itself, as reports show it.

@@ -177,9 +177,24 @@ async fn status(gateway: &Arc<Gateway>, params: StatusParams) -> Result<Channels
         }
     });
     let probes = futures_util::future::join_all(probes).await;
+    let mut report = report(gateway, accounts.into_iter().zip(probes));
+    let shown = |channel: &String| wanted.as_ref().is_none_or(|wanted| wanted == channel);
+    report.status_issues.retain(|issue| shown(&issue.channel));
+    Ok(report)
+}
+
+/// How the accounts are, for reports about everything. Asks no service.
+pub fn summary(gateway: &Gateway) -> ChannelsReport {
+    report(gateway, gateway.channels.views().into_iter().map(|account| (account, None)))
+}
+
+fn report(
+    gateway: &Gateway,
+    accounts: impl Iterator<Item = ((String, String, View), Option<Probe>)>,
+) -> ChannelsReport {
     let document = Arc::clone(&gateway.runtime.load().config);
     let mut report = ChannelsReport { ts: now_ms(), ..ChannelsReport::default() };
-    for ((channel, account, view), probe) in accounts.into_iter().zip(probes) {
+    for ((channel, account, view), probe) in accounts {
         let row = account_report(&document, &channel, account, view, probe);
         report.channel_accounts.entry(channel).or_default().push(row);
     }
@@ -200,11 +215,9 @@ async fn status(gateway: &Arc<Gateway>, params: StatusParams) -> Result<Channels
         report.channel_meta.push(ChannelMeta { id: (*id).to_owned(), label: (*label).to_owned(), detail_label });
         report.channel_default_account_id.insert((*id).to_owned(), default);
     }
-    let shown = |channel: &String| wanted.as_ref().is_none_or(|wanted| wanted == channel);
     report.status_issues = gateway.channels.issues();
     report.status_issues.extend(config_issues(&document));
-    report.status_issues.retain(|issue| shown(&issue.channel));
-    Ok(report)
+    report
 }
 
 async fn probe(gateway: &Gateway, channel: &str, account: &str, limit: Duration) -> Probe {
