@@ -26,6 +26,10 @@ fn declared_scopes() -> BTreeMap<String, String> {
     // Ours.
     table.insert("device.pair.invite".into(), "operator.admin".into());
     table.insert("events.resume".into(), "any".into());
+    // The list names its sibling alone.
+    table.insert("sessions.unsubscribe".into(), "operator.read".into());
+    table.insert("sessions.export".into(), "operator.admin".into());
+    table.insert("sessions.import".into(), "operator.admin".into());
     // Protocol 3 only.
     table.insert("node.pair.request".into(), "operator.pairing".into());
     table.insert("node.pair.verify".into(), "operator.pairing".into());
