@@ -112,11 +112,6 @@ pub fn run(context: &Context, args: &args::Doctor) -> Outcome {
     let fixed = if args.fix { checks::tighten(&mut exam) } else { Vec::new() };
     let loaded = checks::config(context, &mut exam)?;
     checks::environment(context, &mut exam);
-    block_on(async {
-        let _progress = context.output.progress("Asking for the model …".to_owned());
-        talk::model(context, &loaded, &mut exam).await;
-        Ok(())
-    })?;
     let at = PortTargetArgs::default();
     let secrets = context.secrets(&loaded.document);
     let target = Target::resolve(Purpose::Call, &context.flags(&at), &loaded.gateway, secrets);
@@ -158,6 +153,12 @@ pub fn run(context: &Context, args: &args::Doctor) -> Outcome {
             }
         }
     }
+    // Last: a gateway that runs and is reached comes before what it says.
+    block_on(async {
+        let _progress = context.output.progress("Asking for the model …".to_owned());
+        talk::model(context, &loaded, &mut exam).await;
+        Ok(())
+    })?;
     let target = target.ok();
     let tokens = Token::all(context, target.as_ref());
     let report = Report { context, exam, considered, target, tokens, probed, fixed };
