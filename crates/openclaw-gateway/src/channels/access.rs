@@ -16,6 +16,8 @@ pub enum DmPolicy {
 }
 
 impl DmPolicy {
+    pub const ALL: [Self; 4] = [Self::Pairing, Self::Allowlist, Self::Open, Self::Disabled];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pairing => "pairing",
@@ -25,8 +27,8 @@ impl DmPolicy {
         }
     }
 
-    fn parse(text: &str) -> Option<Self> {
-        [Self::Pairing, Self::Allowlist, Self::Open, Self::Disabled].into_iter().find(|one| one.as_str() == text)
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.as_str() == text)
     }
 }
 

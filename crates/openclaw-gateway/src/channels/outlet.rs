@@ -44,12 +44,7 @@ impl Deliver for Outlet {
     fn present<'a>(&'a self, to: &'a Address) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             let Some(gateway) = self.gateway.upgrade() else { return };
-            let mut starts = gateway.channels.starts();
-            while gateway.channels.handle(&to.channel, &to.account).is_none() {
-                if starts.changed().await.is_err() {
-                    return;
-                }
-            }
+            gateway.channels.present(&to.channel, &to.account).await;
         })
     }
 

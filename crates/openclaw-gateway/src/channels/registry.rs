@@ -127,9 +127,14 @@ impl Channels {
         self.lock().get(&(channel.to_owned(), account.to_owned()))?.handle.clone()
     }
 
-    /// Changes with every account that starts.
-    pub fn starts(&self) -> tokio::sync::watch::Receiver<u64> {
-        self.starts.subscribe()
+    /// Waits until the account runs, for ever if it never does.
+    pub async fn present(&self, channel: &str, account: &str) {
+        let mut starts = self.starts.subscribe();
+        while self.handle(channel, account).is_none() {
+            if starts.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// All accounts, by channel and name.

@@ -505,13 +505,10 @@ async fn expire(gateway: Arc<Gateway>, old: Vec<Prompt>) {
     let end = tokio::time::Instant::now() + ACCOUNT_PATIENCE;
     for prompt in old {
         let at = prompt.at;
-        while gateway.channels.handle(&at.channel, &at.account).is_none() && tokio::time::Instant::now() < end {
-            tokio::select! {
-                () = gateway.cancel.cancelled() => return,
-                () = tokio::time::sleep(Duration::from_millis(200)) => {}
-            }
-        }
-        let runs = gateway.channels.handle(&at.channel, &at.account).is_some();
+        let runs = tokio::select! {
+            () = gateway.cancel.cancelled() => return,
+            waited = tokio::time::timeout_at(end, gateway.channels.present(&at.channel, &at.account)) => waited.is_ok(),
+        };
         if runs || now_ms() - prompt.sent_ms > MAX_AGE_MS {
             let direct = at.chat.starts_with("user:") || (at.channel == "telegram" && !at.chat.starts_with('-'));
             let copy = Copy { place: Place { at, direct }, message_id: prompt.message_id };

@@ -12,15 +12,11 @@ use openclaw_config::{
     ConfigPath,
     write::{Edit, Editor, Options, Outcome as Written, SetMode},
 };
-use openclaw_gateway::channels::kinds;
+use openclaw_gateway::channels::{access::DmPolicy, kinds};
 use openclaw_protocol::Secret;
 use serde_json::{Value, json};
 
-use super::{
-    account,
-    args::{Add, DmPolicy},
-    channel, local_config, write,
-};
+use super::{account, args::Add, channel, local_config, write};
 use crate::{
     context::Context,
     failure::{Failure, Outcome},

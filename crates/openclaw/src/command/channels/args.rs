@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{
+    Args, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use openclaw_gateway::channels::access::DmPolicy;
 
 use crate::args::TargetArgs;
 
@@ -101,7 +105,7 @@ pub struct Add {
     #[arg(long, conflicts_with = "token")]
     pub use_env: bool,
     /// Who may write to it
-    #[arg(long, value_enum, value_name = "POLICY")]
+    #[arg(long, value_name = "POLICY", value_parser = dm_policy())]
     pub dm_policy: Option<DmPolicy>,
     /// A sender's id that is let in (repeatable)
     #[arg(long, value_name = "ID")]
@@ -117,23 +121,9 @@ pub struct Add {
     pub json: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DmPolicy {
-    Pairing,
-    Allowlist,
-    Open,
-    Disabled,
-}
-
-impl DmPolicy {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pairing => "pairing",
-            Self::Allowlist => "allowlist",
-            Self::Open => "open",
-            Self::Disabled => "disabled",
-        }
-    }
+fn dm_policy() -> impl TypedValueParser<Value = DmPolicy> {
+    let known = PossibleValuesParser::new(DmPolicy::ALL.map(DmPolicy::as_str));
+    known.try_map(|text| DmPolicy::parse(&text).ok_or("is no policy"))
 }
 
 #[derive(Args, Debug)]
