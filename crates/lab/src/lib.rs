@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod delay;
+pub mod dice;
 pub mod fuzz;
 pub mod netlab;
 pub mod node_bench;

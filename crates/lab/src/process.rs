@@ -458,6 +458,21 @@ impl Gateway {
         assert!(status.success(), "our gateway ended badly ({status})\n{}", self.process.said());
     }
 
+    /// Asks it to end, does something once it has begun to, and waits for its end, which has to be a good one.
+    #[track_caller]
+    pub fn stop_while(&mut self, meanwhile: impl FnOnce()) {
+        self.process.signal(Signal::TERM);
+        wait_until("the beginning of the stop", || self.said().contains("stopping (SIGTERM)").then_some(()));
+        meanwhile();
+        let status = wait_until("end of a stopped process", || self.process.ended());
+        assert!(status.success(), "our gateway ended badly ({status})\n{}", self.process.said());
+    }
+
+    /// Our command line as its owner types it on the same machine.
+    pub fn cli<A: Into<OsString>>(&self, args: impl IntoIterator<Item = A>) -> Launch {
+        our_cli(self.home(), self.port, &self.token).env("OPENCLAW_STATE_DIR", self.state_dir()).args(args)
+    }
+
     /// Ends it without asking.
     pub fn kill(&mut self) {
         self.process.kill();

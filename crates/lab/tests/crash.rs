@@ -11,6 +11,7 @@ use std::{
 
 use lab::{
     client::{Client, Login, Outcome, new_device},
+    dice::{self, Dice},
     sandbox::{Sandbox, Setup, walk},
     wire::{Address, read_lossy},
 };
@@ -25,34 +26,6 @@ const LONGEST_LIFE: Duration = Duration::from_millis(60);
 const STARTS_KILLED: u64 = 6;
 /// Revoked tokens that are tried at the end.
 const REFUSALS: u32 = 4;
-
-/// xorshift64*: good enough to choose instants, and repeatable.
-struct Dice(u64);
-
-impl Dice {
-    fn new() -> Self {
-        let given = std::env::var("OPENCLAW_TEST_SEED").ok().and_then(|text| text.parse().ok());
-        let seed = given.unwrap_or_else(|| {
-            let mut bytes = [0; 8];
-            getrandom::fill(&mut bytes).expect("the system has randomness");
-            u64::from_le_bytes(bytes) | 1
-        });
-        eprintln!("OPENCLAW_TEST_SEED={seed}");
-        Self(seed)
-    }
-
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % sides
-    }
-
-    fn moment(&mut self, longest: Duration) -> Duration {
-        let micros = u64::try_from(longest.as_micros()).expect("short");
-        Duration::from_micros(self.roll(micros))
-    }
-}
 
 /// What a device may be after the gateway died: what was acknowledged, and what was under way.
 #[derive(Clone, Debug)]
@@ -364,7 +337,7 @@ fn check_devices(g: &Sandbox, ledger: &mut Ledger, thoroughly: bool) {
 
 #[test]
 fn nothing_acknowledged_is_lost_by_three_hundred_kills() {
-    let kills = std::env::var("OPENCLAW_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
+    let kills = dice::kills(KILLS);
     let mut dice = Dice::new();
     let mut g = Setup::new().config(json!({"gateway": {"port": 20_000}})).idle();
     let mut pairing = Ledger::default();

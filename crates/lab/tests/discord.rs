@@ -7,7 +7,7 @@ use doubles::{
     model::{Model, Reply, Script},
 };
 use lab::{
-    process::{Finished, Gateway, GatewayOptions, our_cli, wait_until},
+    process::{Finished, Gateway, GatewayOptions, wait_until},
     sandbox::merge,
 };
 use serde_json::{Value, json};
@@ -90,11 +90,7 @@ struct Running<'a> {
 
 impl Running<'_> {
     fn cli(&self, args: &[&str]) -> Finished {
-        our_cli(self.gateway.home(), self.gateway.port(), self.gateway.token())
-            .env("OPENCLAW_STATE_DIR", self.gateway.state_dir())
-            .env("DISCORD_API_URL", self.lab.discord.api_url())
-            .args(args.iter().copied())
-            .run()
+        self.gateway.cli(args.iter().copied()).env("DISCORD_API_URL", self.lab.discord.api_url()).run()
     }
 
     #[track_caller]

@@ -11,7 +11,7 @@ use std::{
 use lab::{
     client::{Client, Login, new_device},
     peers::{Generation, Peers, prepare_home},
-    process::{Gateway, GatewayOptions, Launch, Process, our_cli, wait_until},
+    process::{Gateway, GatewayOptions, Launch, Process, wait_until},
     require,
     require::program,
     sandbox::{Setup, walk},
@@ -28,10 +28,6 @@ const CELL: (usize, usize) = (8, 16);
 
 fn scratch() -> TempDir {
     TempDir::with_prefix("openclaw-code-").expect("a temporary directory")
-}
-
-fn cli(gateway: &Gateway, args: &[&str]) -> Launch {
-    our_cli(gateway.home(), gateway.port(), gateway.token()).env("OPENCLAW_STATE_DIR", gateway.state_dir()).args(args)
 }
 
 fn admin(gateway: &Gateway) -> Client {
@@ -184,7 +180,7 @@ fn a_code_is_read_off_a_small_terminal_and_pairs_a_phone() {
     let tmux = require!(program("tmux"));
     let gateway = Gateway::start();
     let url = gateway.url();
-    let command = cli(&gateway, &["pair", "--url", &url]);
+    let command = gateway.cli(&["pair", "--url", &url]);
     for colors in [true, false] {
         let command = if colors { command.clone().env("NO_COLOR", "") } else { command.clone() };
         let terminal = Terminal::run(&tmux, &command, 24);
@@ -219,7 +215,7 @@ fn a_code_is_read_off_a_small_terminal_and_pairs_a_phone() {
 fn zbar_reads_it_too() {
     let (tmux, zbar) = (require!(program("tmux")), require!(program("zbarimg")));
     let gateway = Gateway::start();
-    let command = cli(&gateway, &["pair", "--url", &gateway.url()]).env("NO_COLOR", "");
+    let command = gateway.cli(&["pair", "--url", &gateway.url()]).env("NO_COLOR", "");
     let terminal = Terminal::run(&tmux, &command, 24);
     terminal.wait("Waiting for the phone");
     for dark in [true, false] {
@@ -232,7 +228,7 @@ fn zbar_reads_it_too() {
 fn the_line_tells_how_far_somebody_got_and_ctrl_c_takes_the_code_back() {
     let tmux = require!(program("tmux"));
     let gateway = Gateway::start();
-    let command = cli(&gateway, &["pair", "--url", &gateway.url()]).env("NO_COLOR", "");
+    let command = gateway.cli(&["pair", "--url", &gateway.url()]).env("NO_COLOR", "");
     let terminal = Terminal::run(&tmux, &command, 24);
     terminal.wait("Waiting for the phone");
     let code = SetupCode::parse(&terminal.photograph(true).read()).expect("a setup code");
@@ -253,9 +249,9 @@ fn the_line_tells_how_far_somebody_got_and_ctrl_c_takes_the_code_back() {
     assert_eq!(page.refused().code(), "PAIRING_REQUIRED");
     let line = terminal.wait("127.0.0.7 waits: openclaw devices approve");
     let words = line.split("devices approve ").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("words");
-    let listed = cli(&gateway, &["devices", "list"]).run();
+    let listed = gateway.cli(&["devices", "list"]).run();
     assert!(words.split('-').count() == 3 && listed.stdout.contains(words), "{words}: {listed:#?}");
-    assert!(cli(&gateway, &["devices", "approve", words]).run().status.success());
+    assert!(gateway.cli(&["devices", "approve", words]).run().status.success());
 
     terminal.tell(&["send-keys", "C-c"]);
     terminal.wait("The code was taken back");
@@ -266,7 +262,7 @@ fn the_line_tells_how_far_somebody_got_and_ctrl_c_takes_the_code_back() {
 fn a_script_gets_the_code_alone() {
     let gateway = Gateway::start();
     let url = gateway.url();
-    let json = cli(&gateway, &["qr", "--json", "--url", &url]).run().json();
+    let json = gateway.cli(&["qr", "--json", "--url", &url]).run().json();
     for (key, expected) in [
         ("gatewayUrl", json!(url)),
         ("auth", json!("token")),
@@ -276,18 +272,18 @@ fn a_script_gets_the_code_alone() {
         assert_eq!(json[key], expected, "{json:#}");
     }
     assert_eq!(json["tried"][0]["ok"], true);
-    let full = cli(&gateway, &["qr", "--json", "--admin", "--public-url", &url]).run().json();
+    let full = gateway.cli(&["qr", "--json", "--admin", "--public-url", &url]).run().json();
     assert_eq!(full["access"], "full");
-    let only = cli(&gateway, &["qr", "--setup-code-only", "--url", &url]).run();
+    let only = gateway.cli(&["qr", "--setup-code-only", "--url", &url]).run();
     let code = SetupCode::parse(&only.stdout).expect("a setup code");
     assert_eq!((only.stdout.lines().count(), code.urls.as_slice()), (1, [url.clone()].as_slice()));
     // No terminal: drawn without colours, and nobody is waited for.
-    let plain = cli(&gateway, &["qr", "--url", &url]).run();
+    let plain = gateway.cli(&["qr", "--url", &url]).run();
     assert!(plain.status.success() && plain.stdout.contains('█') && !plain.stdout.contains('\u{1b}'), "{plain:#?}");
-    let none = cli(&gateway, &["qr", "--no-ascii", "--url", &url]).run();
+    let none = gateway.cli(&["qr", "--no-ascii", "--url", &url]).run();
     assert!(none.stdout.contains("oc-pair://") && !none.stdout.contains('█'), "{none:#?}");
 
-    let refused = cli(&gateway, &["qr"]).run();
+    let refused = gateway.cli(&["qr"]).run();
     assert_eq!(refused.status.code(), Some(1), "{refused:#?}");
     for way in ["gateway.bind lan", "gateway.bind tailnet", "gateway.publicOrigin"] {
         assert!(refused.stderr.contains(way), "{refused:#?}");
@@ -301,15 +297,15 @@ fn addresses_are_tried_first() {
     let config = json!({"gateway": {"publicOrigin": format!("http://127.0.0.1:{}", stranger.port())}});
     let options = GatewayOptions { config: Some(config.to_string()), ..GatewayOptions::default() };
     let gateway = Gateway::start_with(options);
-    let refused = cli(&gateway, &["pair", "--no-wait"]).run();
+    let refused = gateway.cli(&["pair", "--no-wait"]).run();
     assert!(!refused.status.success(), "{refused:#?}");
     assert!(refused.stderr.contains("answers from here") && refused.stderr.contains("taken back"), "{refused:#?}");
-    let untested = cli(&gateway, &["pair", "--no-wait", "--untested"]).run();
+    let untested = gateway.cli(&["pair", "--no-wait", "--untested"]).run();
     assert!(untested.status.success() && untested.stdout.contains("oc-pair://"), "{untested:#?}");
 }
 
 fn join_url(gateway: &Gateway) -> String {
-    let made = cli(gateway, &["devices", "join-code", "--json", "--public-url", &gateway.url()]).run().json();
+    let made = gateway.cli(&["devices", "join-code", "--json", "--public-url", &gateway.url()]).run().json();
     made["joinUrl"].as_str().unwrap_or_else(|| panic!("{made:#}")).to_owned()
 }
 
@@ -485,7 +481,7 @@ fn both_sides_show_the_same_words_and_retries_keep_the_request() {
     let words = wait_until("its words", || said_behind(&first, "Its list shows this request as: "));
     assert!(first.stderr().contains("waits five minutes"), "{}", first.said());
     let request = pending()[0]["requestId"].clone();
-    let listed = cli(&gateway, &["devices", "list"]).run().stdout;
+    let listed = gateway.cli(&["devices", "list"]).run().stdout;
     assert!(listed.contains(&words) && listed.contains("in 4m"), "{words}: {listed}");
     assert!(first.stop().success(), "{}", first.said());
 
@@ -493,7 +489,7 @@ fn both_sides_show_the_same_words_and_retries_keep_the_request() {
     let mut second = node().start("second");
     assert_eq!(wait_until("its words", || said_behind(&second, "Its list shows this request as: ")), words);
     assert_eq!((&pending()[0]["requestId"], pending().as_array().map(Vec::len)), (&request, Some(1)));
-    let approved = cli(&gateway, &["pairing", "approve", &words]).run();
+    let approved = gateway.cli(&["pairing", "approve", &words]).run();
     assert!(approved.status.success(), "{approved:#?}");
     one_node(&gateway, &mut second);
 }

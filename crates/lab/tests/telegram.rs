@@ -7,7 +7,7 @@ use doubles::{
     model::{Model, Reply, Script},
 };
 use lab::{
-    process::{Finished, Gateway, GatewayOptions, free_port, our_cli, wait_until},
+    process::{Finished, Gateway, GatewayOptions, free_port, wait_until},
     sandbox::merge,
 };
 use serde_json::{Value, json};
@@ -59,10 +59,7 @@ struct Running<'a> {
 impl Running<'_> {
     /// What the owner types on the gateway's machine.
     fn cli(&self, args: &[&str]) -> Finished {
-        our_cli(self.gateway.home(), self.gateway.port(), self.gateway.token())
-            .env("OPENCLAW_STATE_DIR", self.gateway.state_dir())
-            .args(args.iter().copied())
-            .run()
+        self.gateway.cli(args.iter().copied()).run()
     }
 
     #[track_caller]

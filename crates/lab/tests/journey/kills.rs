@@ -13,6 +13,7 @@ use std::{
 use doubles::bot_api::{Fault, Person};
 use lab::{
     client::{Login, Outcome},
+    dice::{self, Dice},
     process::wait_until,
     wire::Address,
 };
@@ -36,33 +37,6 @@ const NOTICES: [&str; 2] = [
     "The gateway restarted while it was sending my last reply",
     "The connection broke while my last reply was being sent",
 ];
-
-/// xorshift64*: good enough to choose instants, and repeatable.
-struct Dice(u64);
-
-impl Dice {
-    fn new() -> Self {
-        let given = std::env::var("OPENCLAW_TEST_SEED").ok().and_then(|text| text.parse().ok());
-        let seed = given.unwrap_or_else(|| {
-            let mut bytes = [0; 8];
-            getrandom::fill(&mut bytes).expect("the system has randomness");
-            u64::from_le_bytes(bytes) | 1
-        });
-        eprintln!("OPENCLAW_TEST_SEED={seed}");
-        Self(seed)
-    }
-
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % sides
-    }
-
-    fn moment(&mut self, longest: Duration) -> Duration {
-        Duration::from_micros(self.roll(u64::try_from(longest.as_micros()).expect("short")))
-    }
-}
 
 /// A message over the owner's connection, and whether the gateway said that it is taken.
 struct Sent {
@@ -113,7 +87,7 @@ impl Asked {
 
 #[test]
 fn nothing_is_lost_or_seen_twice_by_a_hundred_kills() {
-    let kills = std::env::var("OPENCLAW_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
+    let kills = dice::kills(KILLS);
     let mut dice = Dice::new();
     let people: Vec<Person> = (11..15).map(|id| Person::new(id, &format!("Person {id}"))).collect();
     let mode = ["steer", "followup", "collect"][usize::try_from(dice.roll(3)).expect("small")];

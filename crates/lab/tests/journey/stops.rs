@@ -43,12 +43,7 @@ fn work_on_a_node_that_can_end_ends_and_is_delivered() {
     near.doubles.bot.says(&ada(), "job-1");
     near.desk.wait_begun(1);
     let desk = near.desk.clone();
-    let release = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(700));
-        desk.go();
-    });
-    near.gateway.stop();
-    release.join().expect("no panic");
+    near.gateway.stop_while(|| desk.go());
     assert_eq!(near.doubles.replies(1), 1, "it was delivered before the end: {}", near.gateway.said());
     assert_eq!(near.doubles.reply(1), "done-1: ran");
     settled(&mut near, 1);
