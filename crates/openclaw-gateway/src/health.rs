@@ -140,12 +140,11 @@ pub fn heartbeat(gateway: &Gateway) -> AgentHeartbeat {
 
 /// The part of a report about conversations that is one agent's.
 fn of_agent(gateway: &Gateway, all: &SessionsHealth, agent: &str) -> SessionsHealth {
-    let own = gateway.sessions.all().iter().filter(|record| record.key.agent() == agent).count();
     let prefix = format!("agent:{agent}:");
-    let of_it = |row: &&serde_json::Value| row["key"].as_str().is_some_and(|key| key.starts_with(&prefix));
+    let of_it = |row: &&Value| row["key"].as_str().is_some_and(|key| key.starts_with(&prefix));
     SessionsHealth {
         path: all.path.clone(),
-        count: u64::try_from(own).unwrap_or(u64::MAX),
+        count: u64::try_from(gateway.sessions.count_of(agent)).unwrap_or(u64::MAX),
         recent: all.recent.iter().filter(of_it).cloned().collect(),
     }
 }

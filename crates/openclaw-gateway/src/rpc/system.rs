@@ -1,5 +1,7 @@
 //! `health`, `status`, presence, heartbeats, identity, secrets.
 
+use std::sync::Arc;
+
 use openclaw_protocol::{
     ErrorShape, Scope, event,
     method::{
@@ -17,7 +19,12 @@ use openclaw_protocol::{
 use serde_json::{Value, json};
 
 use super::registry::{Call, Registry};
-use crate::{clock::now_ms, gateway::Gateway, health, host};
+use crate::{
+    clock::now_ms,
+    gateway::Gateway,
+    health, host,
+    sessions::{Record, models::Models},
+};
 
 /// Conversations `status` names.
 const RECENT: usize = 10;
@@ -60,7 +67,6 @@ fn status(call: &Call, params: StatusParams) -> StatusReport {
     let catalog = gateway.runs.models().catalog();
     let model = catalog.agent_model(&agent).map(|model| catalog.model(&model));
     let recent = recent(gateway);
-    let count = |agent: &str| gateway.sessions.all().iter().filter(|record| record.key.agent() == agent).count();
     StatusReport {
         runtime_version: gateway.version.to_owned(),
         cli_projection: (params.include_cli_projection == Some(true)).then(|| CliProjection {
@@ -104,7 +110,7 @@ fn status(call: &Call, params: StatusParams) -> StatusReport {
                     AgentSessionsStatus {
                         agent_id: agent.id.clone(),
                         path: path.clone(),
-                        count: u64::try_from(count(&agent.id)).unwrap_or(u64::MAX),
+                        count: u64::try_from(gateway.sessions.count_of(&agent.id)).unwrap_or(u64::MAX),
                         recent: recent.iter().filter(own).cloned().collect(),
                     }
                 })
@@ -117,12 +123,11 @@ fn status(call: &Call, params: StatusParams) -> StatusReport {
 /// The conversations changed last, as `status` shows them.
 fn recent(gateway: &Gateway) -> Vec<Value> {
     let now = now_ms();
-    let catalog = gateway.runs.models().catalog();
-    let row = |record: &std::sync::Arc<crate::sessions::Record>| {
-        let own = record.settings.model.as_deref().and_then(|model| catalog.resolve(model));
-        let model = own.or_else(|| catalog.agent_model(record.key.agent()));
+    let models = Models(gateway.runs.models().catalog());
+    let row = |record: &Arc<Record>| {
+        let model = models.selected(record);
         let context = record.totals.context;
-        let window = model.as_ref().map(|model| u64::from(catalog.model(model).context_window));
+        let window = model.as_ref().map(|model| models.context_tokens(model));
         let percent = window.filter(|window| *window > 0).zip(context).map(|(window, used)| used * 100 / window);
         json!({
             "agentId": record.key.agent(),

@@ -93,11 +93,21 @@ impl Sessions {
         self.records().len()
     }
 
+    /// Those of one agent.
+    pub fn count_of(&self, agent: &str) -> usize {
+        self.records().values().filter(|record| record.key.agent() == agent).count()
+    }
+
     /// The last changed ones, latest first.
     pub fn recent(&self, count: usize) -> Vec<Arc<Record>> {
+        let latest = |a: &Arc<Record>, b: &Arc<Record>| b.updated_ms.cmp(&a.updated_ms).then_with(|| a.key.cmp(&b.key));
         let mut all = self.all();
-        all.sort_unstable_by(|a, b| b.updated_ms.cmp(&a.updated_ms).then_with(|| a.key.cmp(&b.key)));
-        all.truncate(count);
+        if count < all.len() {
+            // Of thousands only a few are put in order.
+            all.select_nth_unstable_by(count, latest);
+            all.truncate(count);
+        }
+        all.sort_unstable_by(latest);
         all
     }
 
